@@ -12,7 +12,8 @@ commit). Flushes, compactions and cold reads run beside it, through the Executor
 3. A failed sync is never retried: what the disk holds after it is unknown. The node stops, and recovery reads what
    is there.
 
-Read from the bottom up: ``group_commit``, ``pace`` (rests of flushes and compactions, writes held back), then ``node``.
+Read from the bottom up: ``opening``, ``group_commit``, ``pace`` (rests of flushes and compactions, writes held back), then
+``node``.
 
 **What is left out.** Sockets and Ray: a frame comes in, a frame goes out, and ``actors`` or ``sim`` carries it.
 """

@@ -19,6 +19,7 @@ from raykv.config import VERSION, NodeConfig, StoreConfig
 from raykv.errors import CorruptData, StoreClosed
 from raykv.node.explaining import Explaining
 from raykv.node.group_commit import GroupCommit
+from raykv.node.opening import open_data
 from raykv.node.pace import Pace
 from raykv.node.snapshots import Snapshots
 from raykv.ports import Known
@@ -30,8 +31,7 @@ from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
 from raykv.replica.leader import Leaders
 from raykv.replica.load import LoadMeter
-from raykv.storage import DiskFull, Engine, EngineFailed, NodeDirectory
-from raykv.versions import merge_bounded
+from raykv.storage import DiskFull, EngineFailed
 
 if TYPE_CHECKING:
     import random
@@ -120,41 +120,7 @@ class StorageNode:
         self._executor = executor
         self._on_failure = on_failure
         self._fs, self._helper = fs, helper
-        self._directory = NodeDirectory.open(
-            fs,
-            spec.path,
-            store_id=spec.store_id,
-            node_id=spec.node_id,
-            random=random,
-            complete_if_new=spec.fresh,
-            note=lock_note,
-            now_ms=clock.wall_ms(),
-        )
-        previous = self._directory.previous
-        away_ms = clock.wall_ms() - previous.alive_ms if previous is not None else 0
-        self._old = away_ms > spec.store.gc_grace_s * 1000 / 2
-        """Whether deletes may have been forgotten since this directory was last in use (P10)."""
-        self._engine = self._open_engine(fs)
-        known = spec.known
-        doubt = self._engine.doubt or self._directory.doubt_about_register()
-        if (
-            doubt
-            or self._directory.identity.incarnation <= known.incarnation
-            or (known.directory_id == self._directory.directory_id and not self._engine.recovered(known.log_position))
-        ):
-            # Somebody copied an old directory back (P6), or a part of one: it lacks what was acknowledged since.
-            if doubt:
-                logger.error("store %s: node %s: %s; it may lack what was in it", spec.store.name, spec.node_id, doubt)
-            elif previous is None:
-                logger.error("store %s: node %s: its directory is gone; it begins empty", spec.store.name, spec.node_id)
-            else:
-                logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
-            self._directory.mark_incomplete(known.incarnation, set_aside=self._old)
-            if self._old:
-                self._engine.close()
-                self._engine = self._open_engine(fs)
-        self._directory.note_data(self._engine.begin_run(self._directory.identity.incarnation))
-        self._directory.remove_old_data()
+        self._directory, self._engine, self._old = open_data(spec, fs, clock, random, lock_note, helper)
         self.incarnation = self._directory.identity.incarnation
         """The number of this run; grows with every start."""
         self._told_end = f.LogEnd(self._directory.directory_id, self.incarnation, self._engine.durable_end)
@@ -211,52 +177,45 @@ class StorageNode:
         )
         self.look_for_room()
         if transport is not None:
-            self._maintenance = Maintenance(
-                spec.node_id,
-                self.incarnation,
-                spec.node,
-                engine=self._engine,
-                replica=self._replica,
-                hints=self._hints,
-                partitions=spec.store.partitions,
-                transport=transport,
-                clock=clock,
-                metrics=self._metrics,
-                random=random,
-                durable=self._commit.until_durable,
-                superseded=self.fail,
-            )
-            self._leaders = Leaders(
-                spec.node_id,
-                self.incarnation,
-                replica=self._replica,
-                hints=self._hints,
-                peers=self._maintenance.peers,
-                clock=clock,
-                metrics=self._metrics,
-                random=random,
-                durable=self._commit.until_durable,
-                spawn=self.spawn,
-            )
-            self._handlers |= dict(
-                (
-                    handled(f.Apply, self._leaders.apply),
-                    handled(f.HandOver, self._leaders.hand_over),
-                    handled(f.Lead, self._leaders.lead),
-                )
-            )
-            check_handlers(NODE, self._replica.handlers, self._maintenance.handlers, self._handlers)
+            self._join(transport, random)
 
-    def _open_engine(self, fs: FileSystem) -> Engine:
-        where = f"{self.spec.path}/{self._directory.identity.data}"
-        directory = self._directory
-        engine = Engine.open(
-            fs, where, self.spec.node, merge_bounded, mark=directory.identity.mark, run=directory.last_run,
-            owner=directory.owner,
-        )  # fmt: skip
-        if self._helper is not None:
-            engine.use_helper(self._helper)
-        return engine
+    def _join(self, transport: Transport, random: random.Random) -> None:
+        """Build what reaches other nodes."""
+        maintenance = self._maintenance = Maintenance(
+            self.spec.node_id,
+            self.incarnation,
+            self.spec.node,
+            engine=self._engine,
+            replica=self._replica,
+            hints=self._hints,
+            partitions=self.spec.store.partitions,
+            transport=transport,
+            clock=self._clock,
+            metrics=self._metrics,
+            random=random,
+            durable=self._commit.until_durable,
+            superseded=self.fail,
+        )
+        leaders = self._leaders = Leaders(
+            self.spec.node_id,
+            self.incarnation,
+            replica=self._replica,
+            hints=self._hints,
+            peers=maintenance.peers,
+            clock=self._clock,
+            metrics=self._metrics,
+            random=random,
+            durable=self._commit.until_durable,
+            spawn=self.spawn,
+        )
+        self._handlers |= dict(
+            (
+                handled(f.Apply, leaders.apply),
+                handled(f.HandOver, leaders.hand_over),
+                handled(f.Lead, leaders.lead),
+            )
+        )
+        check_handlers(NODE, self._replica.handlers, maintenance.handlers, self._handlers)
 
     def begin(self) -> None:
         """Start the background work. Call once, on the event loop that serves."""

@@ -89,7 +89,7 @@ P6. One process a directory, one directory a life
     *Schedules.* A node is frozen, restarted elsewhere and thawed: two processes write one log. A host returns after its
     node was replaced and the tombstones were forgotten: deleted data is back.
 
-    In: ``storage.directory``, ``storage.mark``, ``cluster.peers``, ``node.node``, ``supervision.watch``,
+    In: ``storage.directory``, ``storage.mark``, ``cluster.peers``, ``node.opening``, ``node.node``, ``supervision.watch``,
     ``supervision.members``.
     Held by: ``tests/node/test_node.py``, ``tests/supervision/test_watch.py``, ``tests/cluster/test_peers.py``.
 
@@ -148,7 +148,7 @@ P10. Deletes are forgotten by all owners or by none
     *Schedules.* A has forgotten a tombstone, B has not: the tombstone flows back for ever. v1 with a ttl superseded v0
     on two owners of three; it expires and is dropped there, and the third owner's v0 spreads again.
 
-    In: ``replica.hints``, ``repair.local_copy``, ``repair.anti_entropy``, ``node.node``.
+    In: ``replica.hints``, ``repair.local_copy``, ``repair.anti_entropy``, ``node.opening``.
     Held by: ``tests/repair/test_anti_entropy.py``, ``tests/supervision/test_rebalancing.py``.
 
 P11. Every missed acknowledgement leaves a hint
