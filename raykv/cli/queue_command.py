@@ -9,14 +9,21 @@ import click
 from raykv.cli import output, reading
 from raykv.cli.options import checked, examples, json_option, store_option, timeout_option
 from raykv.cli.pair_commands import parsed, value_bytes
+from raykv.client import administration
 from raykv.client.driver import run
 from raykv.client.faces import decode_shown
 from raykv.client.handle import Session, checked_name
-from raykv.client.queue_books import DEFAULT_DELIVERIES, DEFAULT_LEASE_S
+from raykv.client.queue_books import DEFAULT_DELIVERIES, DEFAULT_LEASE_S, QUEUES, names_of
 from raykv.client.queues import Job, Queues
+from raykv.client.views import table
 
 if TYPE_CHECKING:
     from raykv.client.driver import Link
+
+
+def _name(name: str | None) -> str | None:
+    return None if name is None else checked_name(name)
+
 
 TAKES = {
     "stats": (0, 0), "put": (1, 1), "claim": (0, 0), "ack": (1, 1000), "nack": (1, 1000), "renew": (1, 1000), "peek": (0, 0),
@@ -27,6 +34,7 @@ TAKES = {
 
 @click.command(
     epilog=examples(
+        "raykv queue",
         "raykv queue mails stats",
         "raykv queue mails put 'to Ada' --delay 60",
         "raykv queue mails claim --count 10 --wait 30 --lease 120",
@@ -34,8 +42,8 @@ TAKES = {
         "raykv queue mails requeue",
     )
 )
-@click.argument("name", callback=checked(checked_name))
-@click.argument("action", type=click.Choice([*TAKES]))
+@click.argument("name", required=False, callback=checked(_name))
+@click.argument("action", type=click.Choice([*TAKES]), default="stats")
 @click.argument("words", nargs=-1)
 @click.option("--json-value", "form", flag_value="json", help="Of put: VALUE is JSON; put the value that it denotes.")
 @click.option("--bytes", "form", flag_value="bytes", help="Of put: put VALUE as raw bytes.")
@@ -51,7 +59,7 @@ TAKES = {
 @timeout_option
 @json_option
 def queue(
-    name: str,
+    name: str | None,
     action: str,
     words: tuple[str, ...],
     form: str | None,
@@ -64,7 +72,7 @@ def queue(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Look at the work queue NAME, put a job into it, or claim and settle some.
+    """Look at the work queue NAME, put a job into it, or claim and settle some. Without a NAME: list the queues.
 
     \b
     stats            how many wait, are delayed, claimed, dead, done
@@ -78,7 +86,8 @@ def queue(
     requeue [ID...]  let dead ones, or all, be delivered again
     remove [ID...]   remove dead ones, or all
 
-    A JOB is what claim has printed. A pickled value is shown as "<pickled, N bytes>".
+    A JOB is what claim has printed. A pickled value is shown as "<pickled, N bytes>". A queue is made by its first put
+    or claim.
     """  # noqa: D301 - click's mark
     least, most = TAKES[action]
     if not least <= len(words) <= most:
@@ -87,7 +96,15 @@ def queue(
     settled = [_job(word) for word in words] if action in {"ack", "nack", "renew"} else []
     value = parsed(value_bytes(words[0]), form) if action == "put" else None
     link = reading.link_to(store)
-    steps = Queues(Session(store, link, "coordinator"), name, lease=lease, max_deliveries=max_deliveries)
+    session = Session(store, link, "coordinator")
+    if name is None:
+        _list(session, _names(link, store, timeout), timeout, as_json=as_json)
+        return
+    if action not in {"put", "claim"} and name not in (names := _names(link, store, timeout)):
+        raise click.ClickException(
+            f"store {store!r} has no queue {name!r}; it has: {', '.join(names) or 'none'}. The first put makes one"
+        )
+    steps = Queues(session, name, lease=lease, max_deliveries=max_deliveries)
     if action == "stats":
         figures = run(steps.stats(timeout=timeout), link)
         click.echo(
@@ -109,6 +126,22 @@ def queue(
         click.echo(output.as_json({action: changed}) if as_json else str(changed))
     elif not _settle(steps, link, action, settled, delay, timeout):
         raise click.ClickException(f"some of the {len(settled)} jobs were not held any more: their lease was over")
+
+
+def _names(link: Link, store: str, timeout: float) -> list[str]:
+    if QUEUES not in [config["name"] for config in run(administration.buckets(timeout=timeout), link)]:
+        return []
+    return run(names_of(reading.open_bucket(link, store, QUEUES, timeout, create=False), timeout), link)
+
+
+def _list(session: Session, names: list[str], timeout: float, *, as_json: bool) -> None:
+    found = [{"queue": name, **run(Queues(session, name).stats(timeout=timeout), session.link)} for name in names]
+    if as_json:
+        click.echo(output.as_json(found))
+        return
+    columns = ["queue", "waiting", "delayed", "claimed", "dead", "done", "put"]
+    rows = [[str(each[column]) for column in columns] for each in found]
+    output.show_text(table(columns, rows) if rows else "the store has no queue")
 
 
 def _settle(steps: Queues, link: Link, action: str, jobs: list[Job[Any]], delay: float, timeout: float) -> bool:

@@ -104,6 +104,21 @@ class Known:
         """Claim and renewal -> since when it has been seen to stand, by the monotonic clock."""
 
 
+def names_of(operations: Operations, timeout: Any) -> Steps[list[str]]:
+    """Return the names of all queues, in order of their keys. A request for each of their shards, whatever they hold."""
+    until_s = operations.now_s() + check_timeout(timeout)
+    names: dict[str, None] = {}
+    start = ""
+    while True:
+        left_s = max(LEAST_REQUEST_S, until_s - operations.now_s())
+        found = yield from operations.scan(start=start, limit=1, keys_only=True, timeout=left_s).step()
+        if not found:
+            return list(names)
+        shard, _, _ = str(found[0][0]).partition("/")
+        names[shard.rpartition(":")[0].replace("%2F", "/").replace("%25", "%")] = None
+        start = f"{shard}{chr(ord('/') + 1)}"  # behind all that the shard has
+
+
 class Books:
     """The books of one queue, as one handle sees them. Safe to share between threads: what is kept is replaced whole."""
 

@@ -66,3 +66,29 @@ def test_wrong_usage_is_refused(world: Any, args: tuple[str, ...]) -> None:
     result = CliRunner().invoke(cli, ["queue", "mails", *args])
     assert result.exit_code != 0
     assert world.store.buckets() == ["default"]
+
+
+def test_a_mistyped_name_makes_no_queue(world: Any) -> None:
+    for action in ("stats", "peek", "dead", "requeue", "remove"):
+        assert "no queue 'mails'; it has: none" in run(action, code=1).stderr
+    assert CliRunner().invoke(cli, ["queue"]).stdout == "the store has no queue\n"
+    assert "raykv.queues" not in world.store.buckets()
+    world.store.queue("letters").put(1)
+    for action, *words in (["stats"], ["ack", "0.1.0@0:ab"], ["nack", "0.1.0@0:ab"], ["renew", "0.1.0@0:ab"]):
+        assert "it has: letters." in run(action, *words, code=1).stderr
+    assert [each["queue"] for each in json.loads(CliRunner().invoke(cli, ["queue", "--json"]).stdout)] == ["letters"]
+    assert run("claim").stdout == "", "a consumer may come before the first job"
+
+
+def test_the_queues_are_listed(world: Any) -> None:
+    names = ["a", "a:0", "a:b", "a/b", "50%", "é\n"]
+    for number, name in enumerate(names):
+        queue = world.store.queue(name, **({"shards": 1} if number % 2 else {}))
+        queue.put_many(range(number))
+        queue.put(0, once="one")
+    listed = json.loads(CliRunner().invoke(cli, ["queue", "--json"]).stdout)
+    assert {each["queue"]: each["put"] for each in listed} == {name: i + 1 for i, name in enumerate(names)}
+    lines = CliRunner().invoke(cli, ["queue"]).stdout.splitlines()
+    assert lines[0].split()[:3] == ["queue", "waiting", "delayed"]
+    assert len(lines) == 1 + len(names) or len(lines) == 2 + len(names)
+    assert CliRunner().invoke(cli, ["queue", "a"]).stdout == CliRunner().invoke(cli, ["queue", "a", "stats"]).stdout
