@@ -174,6 +174,7 @@ class _Fuzzer(CopiesWorld):
             await self._put()
         self.faults += 1
         self.lossy.add(node_id)
+        self.corrupted.add(node_id)
         self.end(node_id)
         for _ in range(3):
             flip_a_bit(self.hosts[node_id].disk, self.rng, ".wal", times=20)
@@ -227,6 +228,7 @@ class _Fuzzer(CopiesWorld):
                 await self._old_copy(node_id, may_lose=may_lose)
             case "corruption" if may_lose and self.runs(node_id):
                 self.lossy.add(node_id)
+                self.corrupted.add(node_id)
                 for _ in range(6):
                     flip_a_bit(self.hosts[node_id].disk, rng)
             case _:

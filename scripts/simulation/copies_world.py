@@ -33,6 +33,7 @@ from raykv.sim.host import EPOCH_MS, SimClock
 from raykv.sim.kernel import Process
 from raykv.sim.network import NetworkOdds, SimTransport
 from raykv.storage import DiskFull
+from raykv.storage.inspection import inspect_node
 from raykv.supervision.founding import Plan, first_state
 from simulation.bare_cluster import BareCluster
 from simulation.leader_watch import LeaderWatch
@@ -117,6 +118,8 @@ class CopiesWorld(BareCluster):
         """The operations that were reported to the client as not written."""
         self.lossy: set[str] = set()
         """Nodes that may lack what they acknowledged: never more than one, unless all copies have everything."""
+        self.corrupted: set[str] = set()
+        """Nodes whose disks have had bits flipped: they may become complete before they have met that."""
         self.power_when_complete = 0.6
         """The probability that a node's power goes at the moment when it has become complete."""
         self.sequence = 0
@@ -235,11 +238,19 @@ class CopiesWorld(BareCluster):
     def _completed(self, node_id: str, node: StorageNode) -> None:
         if self.nodes[node_id] is not node or not self.runs(node_id):
             return
-        self.lossy.discard(node_id)
+        if node_id not in self.corrupted or not self._may_meet_more(node_id, node):
+            self.lossy.discard(node_id)
         self.promises.renew(node_id, node)
         self.leaders.forget(node_id)
         if self.rng.random() < self.power_when_complete:
             self.power(node_id)
+
+    def _may_meet_more(self, node_id: str, node: StorageNode) -> bool:
+        """Return whether its disk has corruption that it has not met yet."""
+        engine = node._engine  # noqa: SLF001 - no run says what it has healed
+        met = {(each.file, each.offset) for each in (*engine._noted, *engine._healed, *engine._damaged)}  # noqa: SLF001
+        data = inspect_node(self.hosts[node_id].disk, node.spec.path).data
+        return data is None or any((each.file, each.offset) not in met for each in data.findings)
 
     def wipe(self, node_id: str) -> None:
         """End a node, and empty its disk."""
