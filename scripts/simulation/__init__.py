@@ -12,7 +12,8 @@ by ``scripts/simulate`` and ``scripts/planted``. Read bottom-up:
 * ``fuzzers``: parts alone, where a whole cluster is too kind to them, on nodes that nobody looks after
   (``bare_cluster``). ``register_fuzzer``: supervisors over the cluster's state. ``corruption_fuzzer``, ``power_fuzzer``
   (over ``lone_node``): one node whose disk corrupts data, whose power goes. ``copies_fuzzer`` (over ``copies_world``):
-  three copies that differ, and nodes that heal. ``copies_schedules``, ``register_schedules``: one fixed schedule each.
+  three copies that differ, and nodes that heal. ``queue_fuzzer``: a work queue, by whose consumers' word ``queue_checker``
+  judges. ``copies_schedules``, ``register_schedules``: one fixed schedule each.
   ``conversations``: what a cluster's golden transcripts show.
 * ``planted`` and ``guards_*``: guards that can be switched off, to see that the checkers notice; ``planting`` edits them
   out, ``hunt`` looks for the seed that notices.

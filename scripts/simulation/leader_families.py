@@ -14,6 +14,8 @@ from raykv.sim.network import NetworkOdds
 from simulation.change_workload import KEYS, draw_changes, draw_holders
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from simulation.scenario import Scenario
 
 SHARE = 0.2
@@ -62,7 +64,7 @@ def with_leaders(scenario: Scenario) -> Scenario:
         ),
         skews_ms=dict.fromkeys(hosts, 0.0),
         drifts=dict.fromkeys(hosts, 1.0),
-        faults=_draw_faults(
+        faults=draw_leader_faults(
             rng, cluster.node_ids, duration_s, short=short, ring=rng.random() < 0.3 and not short, given_up=given_up
         ),
         programs=(
@@ -77,19 +79,27 @@ def with_leaders(scenario: Scenario) -> Scenario:
     )
 
 
-def _draw_faults(
-    rng: random.Random, nodes: list[str], duration_s: float, *, short: bool, ring: bool, given_up: bool
+def draw_leader_faults(
+    rng: random.Random,
+    nodes: list[str],
+    duration_s: float,
+    keys: Sequence[str] = KEYS,
+    *,
+    short: bool = False,
+    ring: bool = False,
+    given_up: bool = False,
 ) -> tuple[Fault, ...]:
+    """Return faults, most of them at the leaders of ``keys``. ``short``: the clocks stay right, for a short grace."""
     faults, at_s = [], rng.uniform(1.0, 2.0)
     if given_up:
-        faults.append(Fault(round(at_s, 3), "freeze leader", rng.choice(KEYS), GIVEN_UP_S))
+        faults.append(Fault(round(at_s, 3), "freeze leader", rng.choice(keys), GIVEN_UP_S))
         at_s += GIVEN_UP_S
     known = [kind for kind in LEADERS if not (short and kind.startswith("clock"))]  # a short grace needs right clocks
     kinds = rng.sample(known, rng.randint(2, len(known)))
     while at_s < duration_s:
         draw, at_s = rng.random(), round(at_s, 3)
         if draw < 0.65:
-            faults.append(_at_leader(rng, rng.choice(kinds), at_s))
+            faults.append(_at_leader(rng, rng.choice(kinds), at_s, keys))
         elif draw < 0.8 and ring:
             faults.append(Fault(at_s, rng.choice(ELASTIC), SUPERVISOR, 0.0, rng.choice((0.5, 1.0, 3.0))))
         else:
@@ -102,7 +112,7 @@ def _draw_faults(
     return tuple(faults)
 
 
-def _at_leader(rng: random.Random, kind: FaultKind, at_s: float) -> Fault:
+def _at_leader(rng: random.Random, kind: FaultKind, at_s: float, keys: Sequence[str]) -> Fault:
     for_s, amount, detail = round(rng.choice((0.3, 0.8, 2.0, 4.0)), 3), 0.0, ""
     match kind:
         case "kill leader":
@@ -115,4 +125,4 @@ def _at_leader(rng: random.Random, kind: FaultKind, at_s: float) -> Fault:
             amount = float(rng.randrange(8000))
         case "clock jump at leader":
             for_s, amount = 0.0, float(rng.choice((-1500, -300, 300, 1500)))
-    return Fault(at_s, kind, rng.choice(KEYS), for_s, amount, detail)
+    return Fault(at_s, kind, rng.choice(keys), for_s, amount, detail)

@@ -28,6 +28,9 @@ _PASSING: dict[str, FaultKind] = {
 class LeaderNemesis(Nemesis):
     """A nemesis that knows who leads."""
 
+    bucket = LINEAR_BUCKET
+    """The bucket whose keys the faults name."""
+
     def leader(self, key: str) -> str | None:
         """Return who believes that it leads, under the latest term; else who would be asked first. None if none lives."""
         cluster = self._cluster
@@ -36,7 +39,7 @@ class LeaderNemesis(Nemesis):
             return None
         copies = cluster.spec.store.copies
         state = supervisor.state
-        entry = state.bucket(LINEAR_BUCKET)
+        entry = state.bucket(self.bucket)
         config = None if entry is None else entry.config
         place = partition_in(config, encode_key(key), state.ring.partitions), copies
         found = []

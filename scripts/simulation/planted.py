@@ -10,6 +10,7 @@ from simulation.guards_of_fast_path import OF_FAST_PATH
 from simulation.guards_of_leaders import OF_LEADERS
 from simulation.guards_of_maintenance import OF_MAINTENANCE
 from simulation.guards_of_moves import OF_MOVES
+from simulation.guards_of_queues import OF_QUEUES
 from simulation.guards_on_disk import ON_DISK
 from simulation.planting import Planted, edited
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CATALOGUE: dict[str, Planted] = {
-    bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_FAST_PATH, *OF_MAINTENANCE, *OF_MOVES, *OF_LEADERS)
+    bug.name: bug
+    for bug in (*ON_DISK, *BETWEEN_NODES, *OF_FAST_PATH, *OF_MAINTENANCE, *OF_MOVES, *OF_LEADERS, *OF_QUEUES)
 }
 
 

@@ -13,12 +13,13 @@ from simulation.fuzzers import fuzz
 from simulation.leader_fuzzer import fuzz_leaders
 from simulation.planted import planted
 from simulation.power_fuzzer import fuzz_power
+from simulation.queue_fuzzer import fuzz_queue
 from simulation.register_fuzzer import fuzz_register
 from simulation.shrink import shrink
 
 FUZZERS = {
     "register": fuzz_register, "corruption": fuzz_corruption, "copies": fuzz_copies, "power": fuzz_power,
-    "leaders": fuzz_leaders,
+    "leaders": fuzz_leaders, "queue": fuzz_queue,
 }  # fmt: skip
 
 
@@ -68,6 +69,13 @@ def test_a_copy_that_becomes_complete_may_have_corruption_that_it_has_not_met():
         ("leaders", "a leader reads without a round", "version went back", 37),
         ("leaders", "receipts are not looked at", "not linearizable", 1),
         ("leaders", "receipts stay with the leader", "not linearizable", 4),
+        ("queue", "a claim is ended before its lease", "not held in its lease", 2),
+        ("queue", "a renewal does not begin the lease anew", "job held by two", 7),
+        ("queue", "a put whose outcome is unknown goes to the next slot", "figures", 8),
+        ("queue", "a put may come when its slot was freed", "a slot is left", 3),
+        ("queue", "a slot is freed while a job of it is claimed", "not drained", 1),
+        ("queue", "the cursor passes what was not taken", "figures", 1),
+        ("queue", "a repeated name puts its job again", "a slot is left", 2),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule, likely):
