@@ -302,6 +302,6 @@ class _Fuzzer:
             elif len(what) == SLOT_NAME_CHARS:
                 slots.append((shard, shards.slot_of(value, NAME).seq))
         for shard, seq in slots:
-            book = books[shard]
+            book = books.get(shard, Book())  # none: what was late has come just now
             if seq not in book.freed and not book.refers_to(seq):
                 self._report("a slot is left", f"{shard}/{seq} holds no job that is to be done, and nobody removes it")
