@@ -194,7 +194,10 @@ class RocksSide:
         blocks.set_block_cache(rocks.Cache(cache_bytes))
         options.set_block_based_table_factory(blocks)
         self._rocks = rocks
-        self._db = rocks.Rdict(path, options=options)
+        # An existing database opens its column family with what is given for that, and else with defaults: 8 MiB of cache.
+        self._db = rocks.Rdict(path, options=options, column_families={"default": options})
+        if (has := self._db.property_int_value("rocksdb.block-cache-capacity")) != cache_bytes:
+            raise SystemExit(f"RocksDB has a cache of {has} bytes, and is to have {cache_bytes}")
         self._how = rocks.WriteOptions()
         self._how.sync = sync
         self.get: Callable[[bytes], object | None] = self._db.get
