@@ -2,7 +2,8 @@
 
 Every guard in the catalogue (``simulation.planted``) keeps some schedule from breaking a store. With the guard switched
 off the simulation has to come upon such a schedule: if it does not, it is the simulation that is too weak. A seed counts
-only if it is clean with the guard in place. Each bug has a process of its own.
+only if it is clean with the guard in place; of a bug that names a family of runs, seeds of that family are taken. Each bug
+has a process of its own.
 
 examples:
   scripts/planted                            all, 200 seeds each at the most
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import multiprocessing
 import os
 import sys
@@ -24,6 +26,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.protocol.invariants import RULES
+from simulation.drawing import seeds_of
 from simulation.hunt import Caught, hunt
 from simulation.planted import CATALOGUE
 
@@ -45,7 +48,7 @@ def hunt_one(task: tuple[str, int, int]) -> Row:
     gc.collect()
     gc.freeze()  # each run ends with a collection, which need not look at the modules again
     started_s = time.monotonic()
-    caught = hunt(name, range(first, first + seeds))
+    caught = hunt(name, itertools.islice(seeds_of(CATALOGUE[name].family, itertools.count(first)), seeds))
     return Row(name, caught, time.monotonic() - started_s)
 
 
@@ -54,7 +57,7 @@ def show_catalogue(names: Iterable[str]) -> None:
     for name in names:
         bug = CATALOGUE[name]
         titles = "; ".join(f"{number} {RULES[number].lower()}" for number in bug.rule.split(", ") if number in RULES)
-        print(f"{name}  [{titles or bug.rule}]")
+        print(f"{name}  [{titles or bug.rule}]" + (f"  in runs of the family {bug.family!r}" if bug.family else ""))
         print(textwrap.fill(bug.why, 110, initial_indent="    ", subsequent_indent="    "))
         for edit in bug.edits:
             print(f"    in {edit.target}")

@@ -19,7 +19,7 @@ from simulation.attempt import attempt
 from simulation.batch import Job, batch, replay, run_seed
 from simulation.conversations import conversations
 from simulation.core_coverage import coverage_of, run_seed_measured
-from simulation.drawing import draw
+from simulation.drawing import draw, seeds_of
 from simulation.failure_report import report
 from simulation.observed import observed
 from simulation.scenario_file import load, save
@@ -99,14 +99,21 @@ class Progress(Ticker):
 def run_batch(arguments: argparse.Namespace) -> int:
     """Run a range of seeds."""
     first, last = arguments.seeds
-    progress = Progress(last - first + 1)
+    seeds = [*seeds_of(arguments.family, range(first, last + 1))]
+    if not seeds:
+        known = sorted({draw(seed).family for seed in range(1000)} - {""})
+        print(
+            f"no seed from {first} to {last} is of the family {arguments.family!r}; there are {known}", file=sys.stderr
+        )
+        return 2
+    progress = Progress(len(seeds))
     hashes: dict[int, str] = {}
     counts: Counter[str] = Counter()
     in_seeds: Counter[str] = Counter()
     reached: defaultdict[str, set[int]] = defaultdict(set)
     reported = 0
     job = Job(run=run_seed_measured if arguments.coverage else run_seed, weak=arguments.weak)
-    for result in batch(range(first, last + 1), jobs=arguments.jobs, job=job):
+    for result in batch(seeds, jobs=arguments.jobs, job=job):
         progress.add(result)
         for file, numbers in result.reached.items():
             reached[file].update(numbers)
@@ -129,7 +136,7 @@ def run_batch(arguments: argparse.Namespace) -> int:
         coverage = coverage_of(reached)
         left = coverage.left
         print(coverage.text, end="\n\n")
-    missing = [] if arguments.weak else never(counts, progress.done)
+    missing = [] if arguments.weak or arguments.family else never(counts, progress.done)
     print("\n".join([*missing, progress.summary()]))
     if arguments.weak:
         print(f"with W=1 and R=1 the checkers reported in {progress.failures} of {progress.done} seeds")
@@ -235,6 +242,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--shrink-runs", type=int, default=BUDGET_RUNS, metavar="N", help=f"at most this many runs ({BUDGET_RUNS})"
     )
+    parser.add_argument(
+        "--family", default="", metavar="NAME",
+        help='of --seeds only those whose runs are about one kind of trouble, as "ring changes" or "leaders"',
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (as many as there are cores)")
     parser.add_argument(
         "--trace-hashes", type=Path, metavar="FILE", help="write a line 'seed hash' for each of --seeds"
@@ -252,6 +263,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.shrink and arguments.seeds:
         parser.error("--shrink goes with --seed or --scenario")
+    if arguments.family and not arguments.seeds:
+        parser.error("--family goes with --seeds")
     if arguments.trace_hashes and not arguments.seeds:
         parser.error("--trace-hashes goes with --seeds")
     if arguments.coverage and not arguments.seeds:

@@ -23,7 +23,7 @@ from simulation.scenario_families import with_family
 from simulation.workload import TTL_PREFIX, Program, draw_program
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
 _DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
@@ -86,6 +86,13 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         if weak
         else with_leaders(_with_changes(with_coordination(_with_direct_clients(with_family(scenario)))))
     )
+
+
+def seeds_of(family: str, seeds: Iterable[int]) -> Iterator[int]:
+    """Iterate over those of these seeds whose runs are of a family; "": over all. Some milliseconds a seed."""
+    for seed in seeds:
+        if not family or draw(seed).family == family:
+            yield seed
 
 
 def _with_changes(scenario: Scenario) -> Scenario:

@@ -47,6 +47,7 @@ OF_MOVES = (
                 "if self.known is None:",
             ),
         ),
+        family="ring changes",
     ),
     Planted(
         "writes go to the old owners only",

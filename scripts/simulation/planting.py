@@ -49,6 +49,8 @@ class Planted(NamedTuple):
     rule: str
     why: str
     edits: tuple[Edit, ...]
+    family: str = ""
+    """The family of runs that is about what it guards, if it is seldom met in others: it is hunted in these."""
 
 
 class _Place(NamedTuple):

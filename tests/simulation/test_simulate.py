@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from simulation.drawing import draw, seeds_of
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "simulate.py"
 pytestmark = pytest.mark.simulation
@@ -52,8 +55,16 @@ def test_the_checkers_report_a_weak_store_and_the_report_says_how_to_see_it_agai
 
 def test_a_wrong_command_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{}")
-    for words in (["--seeds", "9-3"], ["--seeds", "1-2", "--shrink", "x"], ["--seed", "x"], [], ["--scenario", "none"],
+    for words in (["--seeds", "9-3"], ["--seed", "1", "--family", "leaders"], ["--seeds", "1-2", "--family", "none"],
+                  ["--seeds", "1-2", "--shrink", "x"], ["--seed", "x"], [], ["--scenario", "none"],
                   ["--scenario", str(tmp_path / "bad.json")]):  # fmt: skip
         done = simulate(*words)
         assert done.returncode == 2, words
         assert "Traceback" not in done.stderr
+
+
+def test_the_seeds_of_a_family() -> None:
+    ring = [*itertools.islice(seeds_of("ring changes", itertools.count()), 3)]
+    assert [draw(seed).family for seed in ring] == ["ring changes"] * 3
+    assert [*seeds_of("", range(5, 8))] == [5, 6, 7]
+    assert [*seeds_of("no such", range(5))] == []
