@@ -96,9 +96,9 @@ class Lease:
     def is_abandoned(self) -> bool:
         """Return whether the frame has left its stack. Meaningful only while the lease is held.
 
-        Only ``clear``, a single C call, says so: it refuses a frame that is on a stack, of any thread, and one that has
-        left holds nothing that is needed. The stack of a running thread cannot be walked: it changes between two steps,
-        and what it says of a frame that has gone may be any object.
+        Only ``clear``, a single C call, says so: it refuses a frame that is on a stack, of any thread; one that has left
+        loses its variables, which nothing needs but a debugger. The stack of a running thread cannot be walked: it changes
+        between two steps, and what it says of a frame that has gone may be any object.
         """
         frame = self.frame
         try:
@@ -197,7 +197,8 @@ class EmbeddedLoop:
     def acquire(self, frame: FrameType) -> Lease | None:
         """Acquire the loop if nobody holds or wants it: nothing else runs in it until ``release``.
 
-        ``frame``: that of the function that releases it. If the frame is left without a release, ``mend`` runs.
+        ``frame``: that of the function that releases it, which is no generator. If the frame is left without a release,
+        ``mend`` runs.
         """
         if self._wanted or self._held or self._closing is not None or self._given_up:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,9 +17,11 @@ from raykv.client.handle import Session, checked_name
 from raykv.client.queue_books import DEFAULT_DELIVERIES, DEFAULT_LEASE_S, QUEUES, names_of
 from raykv.client.queues import Job, Queues
 from raykv.client.views import table
+from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
     from raykv.client.driver import Link
+    from raykv.client.operations import Operations
 
 
 def _name(name: str | None) -> str | None:
@@ -30,6 +33,9 @@ TAKES = {
     "dead": (0, 0), "requeue": (0, 1000), "remove": (0, 1000),
 }  # fmt: skip
 """Action -> how many words it takes, at least and at most."""
+NAMES_S = 2.0
+SHOWN_NAMES = 20
+"""Where a name is not known, others are shown: so many, if they are found in that time."""
 
 
 @click.command(
@@ -98,13 +104,11 @@ def queue(
     link = reading.link_to(store)
     session = Session(store, link, "coordinator")
     if name is None:
-        _list(session, _names(link, store, timeout), timeout, as_json=as_json)
+        _list(session, _own_bucket(link, store, timeout), timeout, as_json=as_json)
         return
-    if action not in {"put", "claim"} and name not in (names := _names(link, store, timeout)):
-        raise click.ClickException(
-            f"store {store!r} has no queue {name!r}; it has: {', '.join(names) or 'none'}. The first put makes one"
-        )
     steps = Queues(session, name, lease=lease, max_deliveries=max_deliveries)
+    if action not in {"put", "claim"}:
+        _check_stands(steps, _own_bucket(link, store, timeout), store, timeout)
     if action == "stats":
         figures = run(steps.stats(timeout=timeout), link)
         click.echo(
@@ -128,20 +132,44 @@ def queue(
         raise click.ClickException(f"some of the {len(settled)} jobs were not held any more: their lease was over")
 
 
-def _names(link: Link, store: str, timeout: float) -> list[str]:
+def _own_bucket(link: Link, store: str, timeout: float) -> Operations | None:
+    """Return the operations on the bucket of the queues; None before the first queue."""
     if QUEUES not in [config["name"] for config in run(administration.buckets(timeout=timeout), link)]:
-        return []
-    return run(names_of(reading.open_bucket(link, store, QUEUES, timeout, create=False), timeout), link)
+        return None
+    return reading.open_bucket(link, store, QUEUES, timeout, create=False)
 
 
-def _list(session: Session, names: list[str], timeout: float, *, as_json: bool) -> None:
-    found = [{"queue": name, **run(Queues(session, name).stats(timeout=timeout), session.link)} for name in names]
+def _check_stands(steps: Queues, operations: Operations | None, store: str, timeout: float) -> None:
+    link = steps.session.link
+    if operations is not None and run(steps.stands(operations, timeout), link):
+        return
+    names: list[str] = []
+    with contextlib.suppress(RaykvError):  # only to be of help
+        names = run(names_of(operations, min(timeout, NAMES_S)), link) if operations is not None else []
+    shown = ", ".join(map(output.shown_key, names[:SHOWN_NAMES])) + ", ..." * (len(names) > SHOWN_NAMES)
+    raise click.ClickException(
+        f"store {store!r} has no queue {steps.name!r}; it has: {shown or 'none'}. The first put makes one"
+    )
+
+
+def _list(session: Session, operations: Operations | None, timeout: float, *, as_json: bool) -> None:
+    found: list[dict[str, Any]] = []
+    for name in [] if operations is None else run(names_of(operations, timeout), session.link):
+        steps = Queues(session, name)
+        try:
+            if operations is not None and run(steps.stands(operations, timeout), session.link):
+                found.append({"queue": name, **run(steps.stats(timeout=timeout), session.link)})
+        except RaykvError as error:
+            found.append({"queue": name, "error": str(error)})
     if as_json:
         click.echo(output.as_json(found))
         return
     columns = ["queue", "waiting", "delayed", "claimed", "dead", "done", "put"]
-    rows = [[str(each[column]) for column in columns] for each in found]
+    rows = [[output.shown_key(each["queue"]), *(str(each.get(what, "?")) for what in columns[1:])] for each in found]
     output.show_text(table(columns, rows) if rows else "the store has no queue")
+    for each in found:
+        if "error" in each:
+            click.echo(f"queue {each['queue']!r}: {each['error']}", err=True)
 
 
 def _settle(steps: Queues, link: Link, action: str, jobs: list[Job[Any]], delay: float, timeout: float) -> bool:

@@ -105,18 +105,24 @@ class Known:
 
 
 def names_of(operations: Operations, timeout: Any) -> Steps[list[str]]:
-    """Return the names of all queues, in order of their keys. A request for each of their shards, whatever they hold."""
+    """Return the names of all queues. One request a shard. Raises ``StoreUnavailable`` if the time is over first.
+
+    Backwards: a shard's last keys stand as long as it does, and before them lie the slots that were removed, maybe many.
+    """
     until_s = operations.now_s() + check_timeout(timeout)
-    names: dict[str, None] = {}
-    start = ""
-    while True:
-        left_s = max(LEAST_REQUEST_S, until_s - operations.now_s())
-        found = yield from operations.scan(start=start, limit=1, keys_only=True, timeout=left_s).step()
-        if not found:
-            return list(names)
-        shard, _, _ = str(found[0][0]).partition("/")
-        names[shard.rpartition(":")[0].replace("%2F", "/").replace("%25", "%")] = None
-        start = f"{shard}{chr(ord('/') + 1)}"  # behind all that the shard has
+    names: set[str] = set()
+    end: str | None = None
+    while (left_s := until_s - operations.now_s()) > 0:
+        paging = operations.scan(end=end, limit=1, reverse=True, keys_only=True, timeout=left_s)
+        found = yield from paging.step()
+        if not found or not isinstance(found[0][0], str):
+            return sorted(names)
+        shard, slash, _ = found[0][0].partition("/")
+        group, colon, _ = shard.rpartition(":")
+        if slash and colon:
+            names.add(group.replace("%2F", "/").replace("%25", "%"))
+        end = shard + slash
+    raise StoreUnavailable(f"{len(names)} queues were found when the time-out was over; give a larger one")
 
 
 class Books:
@@ -157,6 +163,16 @@ class Books:
 
     # ---- the bucket and the settings ----
 
+    def stands(self, operations: Operations, timeout: Any) -> Steps[bool]:
+        """Return whether the queue was ever used; it is not made."""
+        until_s = self.session.link.monotonic_s() + check_timeout(timeout)
+        ((data, _),) = yield from self._read_once(operations, [self._settings_key], until_s)
+        return data is not None
+
+    @property
+    def _settings_key(self) -> str:
+        return f"{self._group}:0/s"
+
     def work(self, timeout: Any, steps: Callable[[Operations, float], Steps[T]]) -> Steps[T]:
         """Return what steps do that get the operations of the bucket, and until when they may take."""
         until_s = self.session.link.monotonic_s() + check_timeout(timeout)
@@ -195,7 +211,7 @@ class Books:
 
     def _agreed(self, operations: Operations, until_s: float) -> Steps[Settings]:
         """Return the queue's settings; write them if there are none. Raises ``BucketMismatch``."""
-        key = f"{self._group}:0/s"
+        key = self._settings_key
         standard = 1 if self.maxsize else DEFAULT_SHARDS
         wanted = Settings(standard if self.shards is None else self.shards, self.maxsize or 0)
         if wanted.maxsize and wanted.shards > 1:

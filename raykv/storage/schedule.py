@@ -42,7 +42,6 @@ class CompactionSchedule:
         if task is None:
             return None
         if room_bytes is not None and room_bytes < _size_bytes(runs, task):
-            self._settled = None
             return None
         if fully:
             self.fully = False

@@ -249,8 +249,8 @@ class CopiesWorld(BareCluster):
         """Return whether its disk has corruption that it has not met yet."""
         engine = node._engine  # noqa: SLF001 - no run says what it has healed
         met = {(each.file, each.offset) for each in (*engine._noted, *engine._healed, *engine._damaged)}  # noqa: SLF001
-        data = inspect_node(self.hosts[node_id].disk, node.spec.path).data
-        return data is None or any((each.file, each.offset) not in met for each in data.findings)
+        found = inspect_node(self.hosts[node_id].disk, node.spec.path).findings
+        return any((each.file.rpartition("/")[2], each.offset) not in met for each in found)
 
     def wipe(self, node_id: str) -> None:
         """End a node, and empty its disk."""

@@ -46,6 +46,24 @@ OF_QUEUES = (
         (Edit(f"{_PUTS}._round", "fence=shards.put_fence(put.seq),", "fence=None,"),),
     ),
     Planted(
+        "a put may stand where another does",
+        "queue",
+        "two producers took the same slot for the next: the jobs of one are gone",
+        (Edit(f"{_PUTS}._round", "if_absent=True,", "if_absent=False,"),),
+    ),
+    Planted(
+        "a job is due at once whatever was said",
+        "queue",
+        "what was given back for a while is tried again at once, until it is a dead letter",
+        (Edit(f"{_BOOK}.take", "if waiting.due_ms > now_ms or not count:", "if not count:"),),
+    ),
+    Planted(
+        "the last delivery is not made",
+        "queue",
+        "a job is a dead letter though it might have been done",
+        (Edit(f"{_BOOK}._give_back", "part[3] >= most_deliveries", "part[3] + 1 >= most_deliveries"),),
+    ),
+    Planted(
         "a slot is freed while a job of it is claimed",
         "queue",
         "its consumer dies, the claim ends, and there is nothing to deliver again",

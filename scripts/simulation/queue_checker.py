@@ -1,7 +1,8 @@
 """What must hold of a work queue: no job is lost, none comes back, none is held by two.
 
 By what consumers were told: a delivery with its number, and what became of it. A later number means a later delivery; that
-it came to a consumer later means nothing, for consumers stand still.
+it came to a consumer later means nothing, for consumers stand still. An ack that was tried again after its lease may be
+granted for what another has done.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from simulation.history import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
 _CLOSE_S = 1e-6
 
@@ -31,6 +32,8 @@ class PutOp(msgspec.Struct, frozen=True):
     outcome: PutOutcome
     job_id: str
     at_s: float
+    due_s: float = 0.0
+    """It is not to be delivered before."""
 
 
 class Delivery(msgspec.Struct):
@@ -50,6 +53,8 @@ class Delivery(msgspec.Struct):
     settling_s: float = float("inf")
     """When its consumer began to ack or nack it."""
     settled_s: float = float("inf")
+    due_s: float = 0.0
+    """Given back, it is not to be delivered before."""
 
     def told(self) -> str:
         """Return a line for people."""
@@ -60,11 +65,16 @@ class Delivery(msgspec.Struct):
 
 
 def check_queue(
-    puts: Sequence[PutOp], deliveries: Sequence[Delivery], dead: Iterable[str], max_deliveries: int, *, drained: bool
+    puts: Sequence[PutOp],
+    deliveries: Sequence[Delivery],
+    dead: Mapping[str, int],
+    max_deliveries: int,
+    *,
+    drained: bool,
 ) -> list[Violation]:
-    """Return what must not be. ``dead``: ids of the dead letters at the end; ``drained``: whether nothing else was left.
+    """Return what must not be. O(jobs * deliveries of a job squared).
 
-    O(jobs * deliveries of a job squared).
+    ``dead``: id -> number of deliveries, of the dead letters at the end. ``drained``: whether nothing else was left.
     """
     found: list[Violation] = []
 
@@ -75,13 +85,20 @@ def check_queue(
     for each in deliveries:
         by_job[each.job_id].append(each)
     ids_of: dict[str, set[str]] = defaultdict(set)
+    values_of: dict[str, set[str]] = defaultdict(set)
+    due_s: dict[str, float] = {}
     outcomes: dict[str, set[PutOutcome]] = defaultdict(set)
     for put in puts:
         outcomes[put.value].add(put.outcome)
         if put.job_id:
             ids_of[put.value].add(put.job_id)
+            values_of[put.job_id].add(put.value)
+            due_s[put.job_id] = min(put.due_s, due_s.get(put.job_id, put.due_s))
     for each in deliveries:
         ids_of[each.value].add(each.job_id)
+        values_of[each.job_id].add(each.value)
+        if each.got_s < due_s.get(each.job_id, 0.0) - _CLOSE_S:
+            report("delivered too early", f"due at {due_s[each.job_id]:.4f}: {each.told()}", each.got_s)
         if not outcomes[each.value] - {"refused"}:
             report("job from nowhere", f"nothing was to have been put: {each.told()}", each.got_s)
         if each.number > max_deliveries:
@@ -89,10 +106,17 @@ def check_queue(
     for value, ids in ids_of.items():
         if len(ids) > 1:
             report("put twice", f"{value} is {len(ids)} jobs: {', '.join(sorted(ids))}", 0.0)
+    for job_id, values in values_of.items():
+        if len(values) > 1:
+            report("put over another", f"{job_id} is {len(values)} jobs: {', '.join(sorted(values))}", 0.0)
+    for job_id, number in dead.items():
+        if number < max_deliveries:
+            report("dead too soon", f"{job_id} was delivered {number} times, and may be {max_deliveries} times", 0.0)
+        if done := [each for each in by_job[job_id] if each.settled == "acked"]:
+            report("dead and done", done[0].told(), done[0].settled_s)
     for several in by_job.values():
         for one, other in combinations(sorted(several, key=lambda each: each.number), 2):
             found += _of_two(one, other)
-    dead = {*dead}
     for put in puts if drained else ():
         ended = any(each.settled in {"acked", "ack unknown"} for each in by_job[put.job_id])
         if put.outcome == "ok" and not ended and put.job_id not in dead:
@@ -108,8 +132,10 @@ def _of_two(one: Delivery, other: Delivery) -> list[Violation]:
         return [Violation("one delivery to two", "", both, other.got_s)]
     if one.settled == "acked" and one.settled_s < other.asked_s:
         return [Violation("done and delivered", "", both, other.got_s)]
-    if one.settled == other.settled == "acked":
+    if one.settled == other.settled == "acked" and one.settled_s <= one.held_since_s + one.lease_s:
         return [Violation("done twice", "", both, other.settled_s)]
+    if one.settled == "nacked" and other.number == one.number + 1 and other.got_s < one.due_s - _CLOSE_S:
+        return [Violation("delivered too early", "", f"due at {one.due_s:.4f}: {both}", other.got_s)]
     over_s = min(one.settling_s, one.held_since_s + one.lease_s)
     if other.got_s < over_s - _CLOSE_S:
         return [Violation("job held by two", "", both, other.got_s)]

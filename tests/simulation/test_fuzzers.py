@@ -73,9 +73,12 @@ def test_a_copy_that_becomes_complete_may_have_corruption_that_it_has_not_met():
         ("queue", "a renewal does not begin the lease anew", "job held by two", 7),
         ("queue", "a put whose outcome is unknown goes to the next slot", "figures", 8),
         ("queue", "a put may come when its slot was freed", "a slot is left", 3),
+        ("queue", "a put may stand where another does", "figures", 1),
+        ("queue", "a job is due at once whatever was said", "delivered too early", 1),
+        ("queue", "the last delivery is not made", "dead too soon", 3),
         ("queue", "a slot is freed while a job of it is claimed", "not drained", 1),
         ("queue", "the cursor passes what was not taken", "figures", 1),
-        ("queue", "a repeated name puts its job again", "a slot is left", 2),
+        ("queue", "a repeated name puts its job again", "no put", 2),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule, likely):

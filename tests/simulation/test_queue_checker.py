@@ -21,9 +21,9 @@ def got(number: int = 1, at_s: float = 1.0, value: str = "a", job_id: str = "0.0
 
 
 def rules(
-    puts: list[PutOp], deliveries: list[Delivery], dead: tuple[str, ...] = (), most: int = 5, *, drained: bool = True
+    puts: list[PutOp], deliveries: list[Delivery], dead: dict[str, int] | None = None, *, drained: bool = True
 ) -> list[str]:
-    return [each.rule for each in check_queue(puts, deliveries, dead, most, drained=drained)]
+    return [each.rule for each in check_queue(puts, deliveries, dead or {}, 5, drained=drained)]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,9 @@ def test_what_may_be(puts: list[PutOp], deliveries: list[Delivery]) -> None:
         ([put(), put(job_id="0.1.0")], [got(**ACKED), got(job_id="0.1.0", **ACKED)], "put twice"),
         ([put()], [got(**ACKED), got(2, 2.0)], "done and delivered"),
         ([put()], [got(**ACKED), got(2, 1.55, settled="acked", settled_s=9.0)], "done twice"),
+        ([put(), put("b")], [got(**ACKED)], "put over another"),
+        ([msgspec.structs.replace(put(), due_s=1.2)], [got(**ACKED)], "delivered too early"),
+        ([put()], [got(settled="nacked", settling_s=1.2, due_s=1.6), got(2, 1.3, **ACKED)], "delivered too early"),
         ([put()], [got(), got(2, 2.5, settled="ack unknown")], "job held by two"),
         ([put()], [got(settled="ack unknown"), got(1, 9.0)], "one delivery to two"),
         ([put()], [got(6, **ACKED)], "delivered too often"),
@@ -70,8 +73,13 @@ def test_what_must_not_be_is_named(puts: list[PutOp], deliveries: list[Delivery]
 
 
 def test_what_is_dead_or_not_asked_for_is_not_lost() -> None:
-    assert rules([put()], [], ("0.0.0",)) == []
+    assert rules([put()], [], {"0.0.0": 5}) == []
     assert rules([put()], [], drained=False) == []
+
+
+def test_a_dead_letter_was_delivered_often_enough_and_not_done() -> None:
+    assert rules([put()], [], {"0.0.0": 4}) == ["dead too soon"]
+    assert rules([put()], [got(**ACKED)], {"0.0.0": 5}) == ["dead and done"]
 
 
 def test_a_delivery_says_what_it_is() -> None:

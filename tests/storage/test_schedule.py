@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raykv.config import NodeConfig
+from raykv.storage.compaction import next_due_ms
 from raykv.storage.manifest import RunInfo
 from raykv.storage.schedule import MAX_COMPACTIONS, CompactionSchedule
 from raykv.storage.sstable import TableInfo
@@ -19,21 +20,23 @@ CONFIG = NodeConfig(memtable_bytes=1 << 20, runs_per_level=4)
 class Run:
     """A sorted run of one table, as far as the schedule looks."""
 
-    def __init__(self, number: int, size_bytes: int = 1000) -> None:
+    def __init__(self, number: int, size_bytes: int = 1000, **markers: int) -> None:
         self.number = number
-        self.tables = [SimpleNamespace(info=table(number, size_bytes))]
+        self.tables = [SimpleNamespace(info=table(number, size_bytes, **markers))]
 
     def info(self) -> RunInfo:
         return RunInfo(self.number, tuple(each.info for each in self.tables))
 
 
-def table(number: int, size_bytes: int) -> TableInfo:
-    return TableInfo(number=number, count=10, size_bytes=size_bytes, smallest=b"a", largest=b"z")
+def table(number: int, size_bytes: int, **markers: int) -> TableInfo:
+    return TableInfo(number=number, count=10, size_bytes=size_bytes, smallest=b"a", largest=b"z", **markers)
 
 
-def ask(schedule: CompactionSchedule, runs: Any, *, room_bytes: int | None = None, flushed: bool = True) -> list[int]:
+def ask(
+    schedule: CompactionSchedule, runs: Any, now_ms: int = 1, *, room_bytes: int | None = None, flushed: bool = True
+) -> list[int]:
     """Return the runs that the next task merges; it is under way from then on."""
-    task = schedule.next(runs, 1, room_bytes, flushed=flushed)
+    task = schedule.next(runs, now_ms, room_bytes, flushed=flushed)
     if task is None:
         return []
     schedule.under_way.append(SimpleNamespace(task=task))  # type: ignore[arg-type]
@@ -53,6 +56,15 @@ def test_few_runs_rest_and_that_is_remembered(schedule: CompactionSchedule) -> N
     ]  # the list is never changed, only replaced: it is not looked at again
     assert ask(schedule, runs) == []
     assert ask(schedule, [*runs])
+
+
+def test_runs_that_rest_are_asked_again_when_their_deletion_markers_are_old(schedule: CompactionSchedule) -> None:
+    runs = [Run(2, markers=1, covers=0, since_ms=1000), Run(1)]
+    assert ask(schedule, runs, 1000) == []
+    due_ms = next_due_ms([run.info() for run in runs], CONFIG)
+    assert due_ms is not None
+    assert ask(schedule, runs, due_ms - 1) == []
+    assert ask(schedule, runs, due_ms) == [2, 1]
 
 
 def test_newer_runs_are_merged_beside_older_ones_up_to_a_bound(schedule: CompactionSchedule) -> None:
