@@ -114,6 +114,7 @@ OF_MOVES = (
                 "while low is None:",
             ),
         ),
+        family="ring changes",
     ),
     Planted(
         "owners that changed under way are forgotten",
