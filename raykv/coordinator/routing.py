@@ -208,11 +208,16 @@ class Routing:
         async with self.clock.timeout(timeout_s):
             await self._transport.call("supervisor", f.supervisor_requests.encode(self._reported), timeout_s)
 
-    async def refresh(self, timeout_s: float) -> None:
-        """Fetch a cluster update now, where none is sent. While the supervisor is away, the last known state must do."""
-        if self.asks and self._state is None:
+    async def refresh(self, timeout_s: float, *, always: bool = False) -> None:
+        """Fetch a cluster update now, where none is sent, or ``always``: one that is sent may be lost.
+
+        While the supervisor is away, the last known state must do.
+        """
+        if not self.asks and not always:
+            return
+        if self._state is None:
             await self.fetch_update(timeout_s)
-        elif self.asks:
+        else:
             with contextlib.suppress(StoreUnavailable):
                 await self.fetch_update(min(timeout_s, REFRESH_TIMEOUT_S))
 

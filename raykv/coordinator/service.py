@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -217,8 +218,10 @@ class CoordinatorService:
             opened: f.CoordinatorAnswer = f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
         else:
             opened = await self._ask_supervisor(request, request.timeout_s)
-            # Its operations need not ask the supervisor then.
-            await self._coordinator.routing.refresh(request.timeout_s)
+            if isinstance(opened, f.BucketOpened):
+                # Its operations need not ask the supervisor then, and the list of buckets has it.
+                with contextlib.suppress(StoreUnavailable):
+                    await self._coordinator.routing.learn_bucket(opened.bucket_id, request.timeout_s)
         if isinstance(opened, f.BucketOpened):
             run, now_s = self._coordinator.run, self._clock.monotonic_s()
             return msgspec.structs.replace(opened, store_id=state.store_id, run=run, now_s=now_s)
@@ -226,7 +229,7 @@ class CoordinatorService:
 
     async def _info(self, request: f.GetInfo) -> f.CoordinatorAnswer:
         if request.what != "status":
-            await self._coordinator.routing.refresh(check_timeout(request.timeout_s))
+            await self._coordinator.routing.refresh(check_timeout(request.timeout_s), always=request.what == "buckets")
         state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
         data: Any
         match request.what:

@@ -144,10 +144,37 @@ def test_a_bucket_that_is_known_is_opened_here_and_others_by_the_supervisor(worl
         assert mismatch.details["differing"] == {"n": [3, 2]}
         request = f.OpenBucket("new", {"n": 2}, 1.0)
         assert await peer.ask(request) == opened_now(7, {"name": "new"})
-        assert asked == [request]
+        assert [each for each in asked if not isinstance(each, f.GetClusterUpdate)] == [request]
         assert type(error(await peer.ask(f.OpenBucket("a\n", {}, 1.0)))) is InvalidOption
         assert type(error(await peer.ask(f.OpenBucket("new", {}, -1.0)))) is InvalidOption
-        assert len(asked) == 1
+        assert sum(isinstance(each, f.OpenBucket) for each in asked) == 1
+
+    world.run(story())
+
+
+def test_a_bucket_is_listed_though_the_update_about_it_was_lost(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        opener, other = cluster.coordinator(), cluster.coordinator()
+
+        def names(answer: Any) -> list[str]:
+            return [bucket["name"] for bucket in answer.data]
+
+        async def supervise(frame: bytes) -> bytes:
+            if isinstance(f.supervisor_requests.decode(frame), f.GetClusterUpdate):
+                return f.supervisor_answers.encode(cluster.cluster_update())
+            cluster.state = cluster.state.with_bucket(world.BucketConfig(name="new", n=3, r=2, w=2))
+            cluster.sequence += 1
+            return f.supervisor_answers.encode(f.BucketOpened(2, {"name": "new"}))
+
+        cluster.answer_as("supervisor", supervise)
+        assert isinstance(await opener.ask(f.OpenBucket("new", {}, 1.0)), f.BucketOpened)
+        assert opener.core.routing.is_there(2), "its operations need not ask"
+        assert not other.core.routing.is_there(2)
+        assert names(await opener.ask(f.GetInfo("buckets", 1.0))) == ["default", "new"]
+        assert names(await other.ask(f.GetInfo("buckets", 1.0))) == ["default", "new"]
+        del cluster.network.endpoints["supervisor"]
+        assert names(await other.ask(f.GetInfo("buckets", 1.0))) == ["default", "new"], "as far as it is known"
 
     world.run(story())
 
