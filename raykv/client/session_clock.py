@@ -52,6 +52,7 @@ class SessionClock:
         )
 
     def dated_change(self, request: f.ChangeMany, expires_s: float) -> f.ChangeMany:
-        """As ``dated``, for a request of changes: those carry no hybrid time."""
+        """As ``dated``, for a request of changes: those carry no hybrid time, and how long they may be sent again."""
         run, ahead_s = self._clock
-        return msgspec.structs.replace(request, run=run, expires_s=expires_s + ahead_s if run else 0.0)
+        left_s = max(0.0, expires_s - self._monotonic_s())
+        return msgspec.structs.replace(request, run=run, expires_s=expires_s + ahead_s if run else 0.0, left_s=left_s)

@@ -115,6 +115,7 @@ _KINDS: dict[type, _Kind] = {
             changes[0],
             items=[change.items[0] for change in changes],
             expires_s=min([change.expires_s for change in changes]),
+            left_s=max([change.left_s for change in changes]),
         ),
     ),
 }

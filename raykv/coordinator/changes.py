@@ -239,8 +239,15 @@ class Changes:
 
     # ---- changes ----
 
-    def change(self, entry: BucketEntry, items: Sequence[f.Change], deadline_s: float) -> Steps[list[Outcome]]:
-        """Have each change carried out once; return what became of it, or its error, in the order given."""
+    def change(
+        self, entry: BucketEntry, items: Sequence[f.Change], deadline_s: float, over_s: float | None = None
+    ) -> Steps[list[Outcome]]:
+        """Have each change carried out once; return what became of it, or its error, in the order given.
+
+        ``over_s``: when nobody goes on with it any more, here or elsewhere; None: as ``deadline_s``. The deadlines that
+        nodes are given are too early, by the latency of the answer that told of their clocks, and by another at each.
+        """
+        over_s = deadline_s if over_s is None else max(deadline_s, over_s)
         routing = self._routing
         places = [routing.place(entry.config, change.key) for change in items]
         attempt = _Attempt(items, places)
@@ -257,7 +264,8 @@ class Changes:
             routing.check_there(entry.bucket_id)
             wanted = self._wanted(attempt)
             bodies = {
-                node_id: self._body(entry, attempt, node_id, indexes, deadline_s) for node_id, indexes in wanted.items()
+                node_id: self._body(entry, attempt, node_id, indexes, deadline_s, over_s)
+                for node_id, indexes in wanted.items()
             }
             patience_s = min(deadline_s - now_s, MOST_PATIENCE_S, PATIENCE_S * (1 << min(attempt.tries, 4)))
             if any(change.turn for change in items):
@@ -265,7 +273,7 @@ class Changes:
             if attempt.tries == 0:
                 yield from self._try_at_once(attempt, wanted, bodies, patience_s)
             else:
-                yield from self._try_with_calls(entry, attempt, wanted, bodies, patience_s, deadline_s)
+                yield from self._try_with_calls(entry, attempt, wanted, bodies, patience_s, deadline_s, over_s)
             attempt.tries += 1
             if attempt.open and (attempt.anew or not attempt.at_once):
                 pause_s = min(MOST_PAUSE_S, PAUSE_S * attempt.tries)
@@ -307,7 +315,13 @@ class Changes:
         return order[0]
 
     def _body(
-        self, entry: BucketEntry, attempt: _Attempt, node_id: str, indexes: list[int], deadline_s: float
+        self,
+        entry: BucketEntry,
+        attempt: _Attempt,
+        node_id: str,
+        indexes: list[int],
+        deadline_s: float,
+        over_s: float,
     ) -> f.Apply:
         clock = self._clocks.get(node_id)
         items = [
@@ -318,7 +332,8 @@ class Changes:
         ]
         run, expires_s = (0, 0.0) if clock is None else (clock.run, deadline_s + clock.ahead_s)
         silent, unable = sorted(attempt.silent - {node_id}), sorted(attempt.unable - {node_id})
-        return f.Apply(entry.bucket_id, items, run, expires_s, silent, unable)
+        left_s = max(0.001, over_s - self._routing.clock.monotonic_s())
+        return f.Apply(entry.bucket_id, items, run, expires_s, silent, unable, left_s)
 
     def _try_at_once(
         self, attempt: _Attempt, wanted: dict[str, list[int]], bodies: dict[str, f.Apply], patience_s: float
@@ -350,6 +365,7 @@ class Changes:
         bodies: dict[str, f.Apply],
         patience_s: float,
         deadline_s: float,
+        over_s: float,
     ) -> Steps[None]:
         clock = self._routing.clock
         fan: Fanout[None] = Fanout(self._routing.peers, deadline_s, self._routing.epoch)
@@ -380,7 +396,7 @@ class Changes:
             was_dated, at_once = bodies[node_id].run, attempt.at_once
             self._take(attempt, node_id, wanted[node_id], bodies[node_id], outcome.answer)
             if not was_dated and _all_late(outcome.answer):  # its clock is known now; the others may take long
-                bodies[node_id] = self._body(entry, attempt, node_id, wanted[node_id], deadline_s)
+                bodies[node_id] = self._body(entry, attempt, node_id, wanted[node_id], deadline_s, over_s)
                 fan.send(node_id, bodies[node_id], len(wanted[node_id]), None)
                 missing.add(node_id)
                 attempt.at_once = at_once

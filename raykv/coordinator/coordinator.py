@@ -233,6 +233,7 @@ class Coordinator:
 
     def _change(self, request: f.ChangeMany) -> Steps[f.ChangedMany | f.DeadlinePassed]:
         """Have each change carried out once; return what became of it, or its error, in the order sent."""
+        over_s = self._clock.monotonic_s() + (request.left_s or request.timeout_s)
         deadline_s = self._deadline_s(request)
         if isinstance(deadline_s, f.DeadlinePassed):
             return deadline_s
@@ -246,7 +247,7 @@ class Coordinator:
         if any(len(change.lane) != LANE_BYTES for change in request.items if change.kind != READ):
             raise InvalidOption("a change needs the lane of its client")
         with self._room_for(len(request.items)):
-            outcomes = yield from self._changes.change(entry, request.items, deadline_s)
+            outcomes = yield from self._changes.change(entry, request.items, deadline_s, over_s)
         self._count_errors(outcomes)
         items = [f.Failed.of(each) if isinstance(each, RaykvError) else each for each in outcomes]
         return f.ChangedMany(items)

@@ -59,6 +59,7 @@ class ChangeMany(Message, frozen=True):
     """Changes of a linearizable bucket, those of one key in this order. Answer: ``ChangedMany``, ``DeadlinePassed``.
 
     ``run``, ``expires_s``: as in ``WriteMany``. A change may be sent again, marked as resent, under its lane and number.
+    ``left_s``: for how long its sender may still go on with it, here or elsewhere, as of its sending (L12); 0: not said.
     """
 
     bucket_id: int
@@ -66,6 +67,7 @@ class ChangeMany(Message, frozen=True):
     timeout_s: float
     run: int = 0
     expires_s: float = 0.0
+    left_s: float = 0.0
 
 
 class ScanPage(Message, frozen=True):

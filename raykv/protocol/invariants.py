@@ -353,11 +353,14 @@ L11. A repeated refusal is written
 
 L12. Receipts outlive retries
     A request names a run of the leader and expires by that run's clock; nothing may take longer than 60 s or a quarter
-    of the grace. A new leader keeps the receipts that it finds for 60 s. A tombstone goes by P10, never before its
-    receipts; receivers refuse records that were sent more than half the grace ago.
+    of the grace. It says besides for how long its sender may go on with it anywhere, and its receipt is kept as long:
+    the deadlines that leaders are given are too early, each by the latency of the answer that told of its clock. A new
+    leader keeps the receipts that it finds for 60 s. A tombstone goes by P10, never before its receipts; receivers
+    refuse records that were sent more than half the grace ago.
 
-    *Schedule.* A delete is applied, its answer lost, and its tombstone purged with the receipt. The retry deletes what
-    was put since.
+    *Schedules.* A delete is applied, its answer lost, and its tombstone purged with the receipt: the retry deletes what
+    was put since. A makes a change under an early deadline, its answer is lost, the receipt goes with the key's next
+    change, and B, asked again under a later deadline, makes it once more.
 
     In: ``replica.leader``, ``replica.voting``, ``coordinator.changes``, ``client.atomic``.
     Held by: ``tests/replica/test_leader.py``, ``tests/coordinator/test_changes.py``.

@@ -200,7 +200,8 @@ class Apply(Message, frozen=True):
     """Changes of a linearizable bucket, for those who lead their partitions. Answer: ``Applied``.
 
     ``run``, ``expires_s``: until when it may be carried out, by the monotonic clock of that run of the node (P8, L12).
-    ``silent``: nodes that did not answer the sender; ``unable``: nodes that said that they cannot lead (L14).
+    ``silent``: nodes that did not answer the sender; ``unable``: nodes that said that they cannot lead (L14). ``left_s``:
+    for how long its sender may still go on with it, here or elsewhere, as of its sending (L12); 0: not said.
     """
 
     bucket_id: int
@@ -209,6 +210,7 @@ class Apply(Message, frozen=True):
     expires_s: float
     silent: lim.NodeIds = []
     unable: lim.NodeIds = []
+    left_s: float = 0.0
 
 
 class ReadHeads(Message, frozen=True):

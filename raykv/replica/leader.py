@@ -58,6 +58,10 @@ MAX_HEADS_BYTES = 64 * MIB
 ACCEPT_BYTES = 4 * MIB
 """A round that has more is sent in several messages."""
 ROUND_RETRY_S = 0.1
+DRIFT = 0.02
+"""By which clocks may run apart at the most."""
+LONGEST_LEFT_S = 600.0
+"""A sender that says more is not believed."""
 HAND_OVER_S = 5.0
 """How long another owner may take to lead what this node has led."""
 
@@ -118,7 +122,7 @@ class Leaders:
         left_s = request.expires_s - now_s
         if request.run != self._run or left_s <= 0:
             return f.Applied([f.Settled(c.LATE)] * len(items), self._run, now_s)
-        if left_s > self._most_s + 1.0:
+        if not left_s <= self._most_s + 1.0:  # no number either
             return f.NodeRefused(
                 "corrupt", f"a change may take {self._most_s:g} s at most, for its receipt to outlive it"
             )
@@ -134,7 +138,7 @@ class Leaders:
         answers = Answers(len(items))
         try:
             async with self._clock.timeout(left_s):
-                await self._carry_out(request, config.n, answers)
+                await self._carry_out(request, config.n, self._kept_until_s(request, now_s), answers)
                 await answers.complete()
         except TimeoutError:
             pass
@@ -145,7 +149,17 @@ class Leaders:
         settled = [f.Settled(c.NO_QUORUM) if each is None else each for each in answers.settled]
         return f.Applied(settled, self._run, self._clock.monotonic_s())
 
-    async def _carry_out(self, request: f.Apply, n: int, answers: Answers) -> None:
+    def _kept_until_s(self, request: f.Apply, now_s: float) -> float:
+        """Return until when receipts of a request are kept (L12).
+
+        *Schedule for its own deadline: the answer that told of A's clock came late, so A is given an early one. A makes
+        the change, its answer is lost, and the receipt goes with the key's next change. B, whose clock is known better,
+        is asked again in time: it leads, finds no receipt, and makes the change anew.*
+        """
+        left_s = request.left_s * (1 + DRIFT) if 0 < request.left_s <= LONGEST_LEFT_S else self._most_s
+        return max(request.expires_s, now_s + left_s)
+
+    async def _carry_out(self, request: f.Apply, n: int, kept_until_s: float, answers: Answers) -> None:
         """Lead, look up and evaluate what is asked for; what has to wait for a round is expected in ``answers``."""
         settled, items = answers.settled, request.items
         places = [(self._replica.partition_of(request.bucket_id, change.key), n) for change in items]
@@ -173,7 +187,7 @@ class Leaders:
             elif tenure is None:
                 settled[index] = self._takeovers.pointer(places[index])
             else:
-                outcome = self._evaluate(tenure, request.bucket_id, change, request.expires_s, now_ms)
+                outcome = self._evaluate(tenure, request.bucket_id, change, kept_until_s, now_ms)
                 if isinstance(outcome, Waiter):
                     outcome.tell(answers, index)
                 else:
@@ -182,7 +196,7 @@ class Leaders:
     # ---- evaluation ----
 
     def _evaluate(
-        self, tenure: Tenure, bucket_id: int, change: f.Change, expires_s: float, now_ms: int
+        self, tenure: Tenure, bucket_id: int, change: f.Change, kept_until_s: float, now_ms: int
     ) -> f.Settled | Waiter:
         """Evaluate a change on the head of its key; return what to wait for, or the answer."""
         name = bucket_id, change.key
@@ -193,7 +207,7 @@ class Leaders:
             return f.Settled(c.HINT, head.version, head.payload)
         if change.kind == c.READ:
             return tenure.wait(f.Settled(c.DONE, head.version, head.payload), self._is_due)
-        lane = self._lanes.of(change.lane, change.number, expires_s)
+        lane = self._lanes.of(change.lane, change.number, kept_until_s)
         if lane is None:
             return f.Settled(c.STALE)
         if (former := self._former(tenure, head, lane, name, change)) is not None:
@@ -209,7 +223,7 @@ class Leaders:
             self._forget_receipts(head)
             if not head.has_room:
                 return f.Settled(c.TOO_LARGE, head.version)
-        return self._write(tenure, head, name, change, done, expires_s, now_ms).remembered_in(lane.calls, name)
+        return self._write(tenure, head, name, change, done, kept_until_s, now_ms).remembered_in(lane.calls, name)
 
     def _former(
         self, tenure: Tenure, head: Head, lane: Lane, name: tuple[int, bytes], change: f.Change
@@ -236,7 +250,7 @@ class Leaders:
         name: tuple[int, bytes],
         change: f.Change,
         done: Effect,
-        expires_s: float,
+        kept_until_s: float,
         now_ms: int,
     ) -> Waiter:
         """Change the head, and leave a receipt (L10, L11)."""
@@ -250,7 +264,7 @@ class Leaders:
         # A delete is forgotten by its time: what stays with it, a refusal's receipt too, has to be as young (L12).
         head.time = max(head.time + 1, time_from_ms(now_ms))
         answer = f.Settled(done.status, head.version, done.answer)
-        head.keep(Receipt(change.lane, change.number, answer.status, answer.version, answer.payload), expires_s)
+        head.keep(Receipt(change.lane, change.number, answer.status, answer.version, answer.payload), kept_until_s)
         self._heads_bytes += head.size_bytes - before
         return tenure.change(name, head, stamp, answer, self._is_due)
 

@@ -11,6 +11,13 @@ _CHANGES = "raykv.coordinator.changes:Changes"
 
 OF_LEADERS = (
     Planted(
+        "a receipt goes with the deadline that its leader was given",
+        "L12",
+        "another leader, which was given a later one, finds no receipt of the call and makes the change anew",
+        (Edit(f"{_LEADERS}._kept_until_s", "max(request.expires_s, now_s + left_s)", "request.expires_s"),),
+        family="leaders",
+    ),
+    Planted(
         "a promise is not looked at before a record is accepted",
         "L2",
         "a leader that has thawed writes at an owner that has promised its successor",

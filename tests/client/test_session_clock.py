@@ -94,3 +94,13 @@ def test_a_request_never_lives_longer_than_its_client_waits(
         memory.note(f.DeadlinePassed(7, there_s))
     until_s = clock.now_s + timeout_s
     assert memory.dated(WRITE, until_s).expires_s <= until_s + ahead_s + 1e-6
+
+
+def test_a_change_says_for_how_long_it_may_be_sent_again() -> None:
+    now_s = 100.0
+    clock = SessionClock(lambda: now_s)
+    request = f.ChangeMany(1, [], 2.0)
+    assert clock.dated_change(request, 103.0).left_s == 3.0
+    assert clock.dated_change(request, 103.0).run == 0, "also where no coordinator's clock is known yet"
+    now_s = 104.0
+    assert clock.dated_change(request, 103.0).left_s == 0.0

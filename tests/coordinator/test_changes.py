@@ -235,6 +235,19 @@ def test_no_change_may_take_longer_than_its_receipt_is_kept(grace_s: float, most
     run(story())
 
 
+@pytest.mark.parametrize(("left_s", "said_s"), [(0.0, 2.0), (9.0, 9.0)])
+def test_a_node_hears_for_how_long_the_call_may_be_sent_elsewhere(left_s: float, said_s: float) -> None:
+    async def story() -> None:
+        cluster, peer, _ = started()
+        request = f.ChangeMany(BUCKET, [Caller().put(KEY, "v")], 2.0, left_s=left_s)
+        await peer.front.carry_out(request)
+        body = cluster.wire.of(f.Apply)[-1].body
+        assert said_s - 0.5 < body.left_s <= said_s
+        assert body.expires_s <= peer.clock.monotonic_s() + 2.0, "it is carried out no later for that"
+
+    run(story())
+
+
 def test_a_change_that_is_sent_again_says_so_and_is_carried_out_once() -> None:
     async def story() -> None:
         cluster, peer, (first, second, _) = started()

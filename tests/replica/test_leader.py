@@ -447,7 +447,7 @@ def test_a_key_has_a_bounded_number_of_receipts() -> None:
         assert (await cluster.one(first, Caller(0).add(KEY, number=2))).status == c.DONE, (
             "a lane that goes on has a place"
         )
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(5.0 * (1 + leader.DRIFT))
         assert (await cluster.one(first, late.add(KEY))).status == c.DONE, "the time of the others is over"
 
     run(story())
@@ -672,6 +672,28 @@ def test_a_new_leader_keeps_the_receipts_that_it_finds() -> None:
         await asyncio.sleep(10.0)
         await cluster.one(second, put.put(KEY, "last"))
         assert [receipt.lane for receipt in cluster.record(second, KEY).receipts] == [put.lane], "not for ever"
+
+    run(story())
+
+
+@pytest.mark.parametrize(("left_s", "kept"), [(2.0, True), (1000.0, True), (float("nan"), True), (0.5, False)])
+def test_a_receipt_is_kept_for_as_long_as_its_call_may_be_sent_elsewhere(left_s: float, kept: bool) -> None:
+    """*Schedule (L12): a leader is given too early a deadline, for the answer that told of its clock was late. The receipt
+    goes with it; another owner, whose clock is known better, is asked again, leads, and counts once more.*"""
+
+    async def story() -> None:
+        cluster, (first, second, *_) = started()
+        call = Caller().add(KEY, 10)
+        assert (await cluster.one(first, call, timeout_s=0.5, left_s=left_s)).status == c.DONE
+        await asyncio.sleep(1.0)
+        await cluster.one(first, Caller(2).add(KEY, 1))
+        lanes = {receipt.lane for receipt in cluster.record(first, KEY).receipts}
+        assert (call.lane in lanes) == kept
+        if kept:
+            cluster.kill(first)
+            again = f.Change(call.key, call.kind, call.payload, call.lane, call.number, resent=True)
+            assert (await cluster.one(second, again, silent=[first])).payload == cell(10)
+            assert cluster.record(second, KEY).payload == cell(11), "it was added once"
 
     run(story())
 

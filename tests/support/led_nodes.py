@@ -190,11 +190,15 @@ class Leaders(Cluster):
         timeout_s: float = 5.0,
         silent: Sequence[str] = (),
         unable: Sequence[str] = (),
+        left_s: float = 0.0,
     ) -> list[f.Settled]:
-        """Have a node carry out changes, as their coordinator would."""
+        """Have a node carry out changes, as their coordinator would. ``left_s``: if it is more than the time-out."""
         node = self.node(node_id)
         expires_s = node._clock.monotonic_s() + timeout_s
-        answer = await self.ask(node_id, f.Apply(BUCKET, [*items], node.incarnation, expires_s, [*silent], [*unable]))
+        body = f.Apply(
+            BUCKET, [*items], node.incarnation, expires_s, [*silent], [*unable], left_s or max(0.001, timeout_s)
+        )
+        answer = await self.ask(node_id, body)
         assert isinstance(answer, f.Applied), answer
         return answer.items
 
