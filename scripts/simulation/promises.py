@@ -49,6 +49,8 @@ class Promises:
         self._partitions = store.partitions
         self.config_of: Callable[[int], BucketConfig | None] = lambda _: None
         """The policy of a bucket, by its id; None if it is not grouped either."""
+        self.was_dropped: Callable[[int], bool] = lambda _: False
+        """Whether anybody knows that a bucket was dropped: a run that has just begun knows nothing."""
         self._grace_ms = store.gc_grace_s * 1000 - 2 * skew_ms
         self._forgiven = forgiven
         self._held: dict[str, Held] = {}
@@ -168,7 +170,7 @@ class Promises:
         """Forget what a node promised that it is not to hold any more: others hold it (P4), or its bucket was dropped."""
         held, state = self._held.get(node_id, {}), node._replica.state  # noqa: SLF001
         for bucket_id, key in list(held):
-            dropped = state is not None and state.dropped(bucket_id)
+            dropped = self.was_dropped(bucket_id) or (state is not None and state.dropped(bucket_id))
             if dropped or not node._replica.holds(self._partition_of(bucket_id, key), bucket_id):  # noqa: SLF001
                 del held[bucket_id, key]
 

@@ -201,6 +201,9 @@ class _Run:
         self.promises = Promises(loop, scenario.cluster.store, old, scenario.skew_ms)
         self.promises.config_of = self._config_of
         self._configs: dict[int, BucketConfig] = {}
+        self._latest: ClusterState | None = None
+        """The latest state that a node has known."""
+        self.promises.was_dropped = lambda bucket_id: self._latest is not None and self._latest.dropped(bucket_id)
         self.leaders = LeaderWatch(loop)
         self.cluster.nodes.serve = self._serve
         self.cluster.nodes.opened = self._opened
@@ -693,6 +696,8 @@ class _Run:
         state = node._replica.state  # noqa: SLF001
         for entry in () if state is None else state.buckets:  # now: after the end of all there is nobody to ask
             self._configs.setdefault(entry.bucket_id, entry.config)
+        if state is not None and (self._latest is None or state.ballot > self._latest.ballot):
+            self._latest = state
         before, host = self.promises.before(node_id), self.cluster.hosts[node_id]
         voted = self.leaders.before(node_id)
         began_ms = host.wall_ms()
