@@ -322,6 +322,36 @@ class ShownByOwnersOfBefore(_Moving):
         self.publish(self.coordinator, state)
 
 
+class LearnedOfByAWrite(_Moving):
+    """A coordinator learns from old owners, in the middle of a write, that the partition moves.
+
+    The new owner has pulled what there was, and is cut off, as is one that stays: W of the owners that were asked first are
+    not W of those that are read next (P4, P8).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        first, second, move = self._moving(rng.choice(self.node_ids))
+        before = self.state.ring.owners(move.partition)
+        (gaining,) = (node_id for node_id in move.owners if node_id not in before)
+        heard, missed = rng.sample([node_id for node_id in before if node_id in move.owners], 2)
+        for node_id in self.node_ids:
+            await self.send_state(node_id, first)
+        for node_id in (gaining, missed):
+            self.cut("coordinator", node_address(node_id), 0.8)
+        key = self._key_in(move.partition)
+        await self.write(key, 0.6)
+        await asyncio.sleep(0.5)
+        for node_id in self.node_ids:
+            await self.send_state(node_id, second)
+        process, later = self.start_coordinator("coordinator2")
+        self.end(heard)
+        self.publish(later, second)
+        await self.read([key], later)
+        process.kill()
+
+
 class ARunThatIsToldAtOnce(Schedule):
     """A directory comes back as it was earlier, and the only coordinator that knows better asks nothing of its node.
 
@@ -521,8 +551,8 @@ class RefusedUnderItsSecondStamp(Schedule):
 
 SCHEDULES: tuple[type[Schedule], ...] = (
     ShownAndAskedAgain, AnOldCopyOfTheSameRun, CompleteAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
-    AnOldCopyThatHasGrown, ARunThatIsToldAtOnce, ShownByOwnersOfBefore, AWriteThatAStandInTook, ForgottenTooSoon,
-    WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
+    AnOldCopyThatHasGrown, ARunThatIsToldAtOnce, ShownByOwnersOfBefore, LearnedOfByAWrite, AWriteThatAStandInTook,
+    ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""

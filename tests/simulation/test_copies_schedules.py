@@ -13,6 +13,7 @@ BUGS = {
     "AnOldCopyThatHasGrown": ("log ends in refused requests are not compared", "copies passed over"),
     "ARunThatIsToldAtOnce": ("a new run does not learn how far its log was", "copies passed over"),
     "ShownByOwnersOfBefore": ("fast path: R owners of before a move are enough", "copies passed over"),
+    "LearnedOfByAWrite": ("owners that changed under way are forgotten", "copies passed over"),
     "CompleteAndItsPowerGoes": ("complete by what is not synced", "copies passed over"),
     "AWriteThatThaws": ("what thaws goes on", "sent too late"),
     "TheEpochThatWasForgotten": ("a node without a vote believes any state that it gets", "copies passed over"),
