@@ -15,7 +15,6 @@ OF_LEADERS = (
         "L12",
         "another leader, which was given a later one, finds no receipt of the call and makes the change anew",
         (Edit(f"{_LEADERS}._kept_until_s", "max(request.expires_s, now_s + left_s)", "request.expires_s"),),
-        family="leaders",
     ),
     Planted(
         "a promise is not looked at before a record is accepted",
@@ -279,7 +278,7 @@ OF_LEADERS = (
                 "deadline_s = min(deadline_s, routing.clock.monotonic_s() + min(MAX_CHANGE_S, grace_s / 4))",
                 "deadline_s = deadline_s + 0 * grace_s",
             ),
-            Edit(f"{_LEADERS}.apply", "if left_s > self._most_s + 1.0:", "if False:"),
+            Edit(f"{_LEADERS}.apply", "if not left_s <= self._most_s + 1.0:", "if False:"),
         ),
     ),
     Planted(

@@ -199,6 +199,36 @@ class ACallThatWasAskedOfTwo(Schedule):
         self.must(await other.get(key, 5.0))
 
 
+class AnEarlyDeadline(Schedule):
+    """A leader makes a change under a deadline that is too early, and its answers are lost.
+
+    The answer that told the sender of its clock was late. Another owner is asked when that deadline is over and the call's
+    own is not: the receipt must be there still (L12).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        caller, other, key = await self.known_caller(self.number), await self.known_caller(self.number), self.number
+        changes = caller.coordinator._changes  # noqa: SLF001
+        leader, *rest = self.owners
+        for each in rest:
+            changes._leaders[self.place] = each  # noqa: SLF001
+            await caller.read_at_leader(key)
+        changes._leaders[self.place] = leader  # noqa: SLF001
+        clock = changes._clocks[leader]  # noqa: SLF001
+        changes._clocks[leader] = clock._replace(ahead_s=clock.ahead_s - 4.7)  # noqa: SLF001
+        self.cut_off(leader, [caller.name], 10.0, back=False)
+        began_s = self.loop.now_s
+        adding = caller.process.spawn(caller.add(key, 10, timeout_s=5.0))
+        await asyncio.sleep(0.6)  # before an owner believes its caller that the leader is unable
+        self.must(await other.add(key, 1, timeout_s=5.0))
+        self.end(leader)
+        self.must(await adding)
+        if self.loop.now_s > began_s + 5.0:
+            self.report("schedule failed", "the call took longer than it might")
+        self.must(await other.get(key, 5.0))
+
+
 class ALaterTermThatCameByRepair(Schedule):
     """An owner gets a record of a later term by repair, and then one of the term that it has promised.
 
@@ -594,7 +624,7 @@ SCHEDULES: tuple[type[Schedule], ...] = (
     AWriteHeldPastAPurge, AFormerCallThatArrivesLate, ALaterTermThatCameByRepair, ARefusalThatIsRepeated,
     TheFirstTouchOfABucket, ShownAndLost, ADeleteThatIsSentAgain, AReadDuringARound, ALeaderThatHeardOfNoMove,
     OldOwnersAreRead, HealedBetweenTwoLeaders, AnOldCopyIsSpread, SupersededAndMoved, AcknowledgedByOldOwners,
-    AnOwnerWipedAsItConfirms, ACallThatWasAskedOfTwo,
+    AnOwnerWipedAsItConfirms, ACallThatWasAskedOfTwo, AnEarlyDeadline,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""

@@ -25,6 +25,7 @@ SHOWS = {
     schedules.SupersededAndMoved: "a term is kept over a move",
     schedules.AcknowledgedByOldOwners: "F of both sets together are enough",
     schedules.ACallThatWasAskedOfTwo: "a lane goes on though a sending of its call was not answered",
+    schedules.AnEarlyDeadline: "a receipt goes with the deadline that its leader was given",
     schedules.AnOwnerWipedAsItConfirms: "a candidate promises last",
 }
 
