@@ -298,7 +298,10 @@ class Atomic(Reads):
         """Return what an answer says of each change."""
         match answer:
             case f.ChangedMany() if len(answer.items) == items:
-                return [item.error() if isinstance(item, f.Failed) else item for item in answer.items]
+                return [
+                    _failed(item.error(), was_sent=was_sent) if isinstance(item, f.Failed) else item
+                    for item in answer.items
+                ]
             case f.Refused() if not was_sent:
                 return [answer.failed.error()] * items
             case f.DeadlinePassed() if not was_sent:
@@ -414,6 +417,17 @@ def is_settled(outcome: f.Settled | RaykvError) -> bool:
     if isinstance(outcome, RaykvError):
         return not isinstance(outcome, WriteOutcomeUnknown)
     return outcome.status != c.STALE and not outcome.unanswered
+
+
+def _failed(error: RaykvError, *, was_sent: bool) -> RaykvError:
+    """Return what an error says of a change. One that ``was_sent`` before may stand, whatever became of this sending."""
+    if not was_sent or isinstance(error, WriteOutcomeUnknown):
+        return error
+    return WriteOutcomeUnknown(
+        f"the outcome of the change is unknown: it was sent before, and now {error}. It may stand, or surface later; read "
+        "the key, then decide",
+        acks=[],
+    )
 
 
 def _resent(request: f.ChangeMany) -> f.ChangeMany:

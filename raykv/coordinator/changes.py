@@ -65,8 +65,8 @@ class _Attempt:
         self.items = items
         self.places = places
         self.outcomes: list[Outcome | None] = [None] * len(items)
-        self.sent: set[int] = set()
-        """Indexes of those that may have been carried out."""
+        self.sent = {index for index, change in enumerate(items) if change.resent}
+        """Indexes of those that may have been carried out, by way of this coordinator or of another one."""
         self.silent: set[str] = set()
         self.unable: set[str] = set()
         self.reasons: dict[str, str] = {}

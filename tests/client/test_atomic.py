@@ -18,6 +18,7 @@ from raykv.errors import (
     CorruptData,
     InvalidOption,
     Overloaded,
+    RaykvError,
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
@@ -52,6 +53,25 @@ def settled(status: int, payload: bytes | None = None) -> f.ChangedMany:
 
 
 # ---- once (L10, L11) ----
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailable("nothing was written: n2"), Overloaded("full"), InvalidOption("bad")],
+    ids=["unavailable", "overloaded", "dropped"],
+)
+def test_what_a_second_coordinator_did_not_do_the_first_may_have_done(
+    both: Callable[..., Any], link: FakeLink, error: RaykvError
+) -> None:
+    """*Schedule: one coordinator makes a claim of a queue and is killed; the next one reaches no leader, and says so. Told
+    that nothing was written, the consumer claims again under the same name, and holds jobs that it does not know of.*"""
+    failed = f.ChangedMany([f.Failed.of(error)])
+    link.script = [PeerSilent("killed"), failed]
+    with pytest.raises(WriteOutcomeUnknown, match="it was sent before"):
+        both("add", "a", 1)
+    link.script = [failed]
+    with pytest.raises(type(error)):
+        both("add", "a", 1)
 
 
 @pytest.mark.parametrize("failure", [PeerSilent, PeerDead, PeerUnreachable])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from led_nodes import BUCKET, WALL_MS, Caller, Leaders, cell, run
 
@@ -231,6 +232,18 @@ def test_no_change_may_take_longer_than_its_receipt_is_kept(grace_s: float, most
         cluster, peer, _ = started(gc_grace_s=grace_s)
         await one(peer, Caller().add(KEY), timeout_s=300.0)
         assert 0 < cluster.wire.of(f.Apply)[-1].body.expires_s <= most_s + 0.1
+
+    run(story())
+
+
+@pytest.mark.parametrize(("resent", "error"), [(True, WriteOutcomeUnknown), (False, StoreUnavailable)])
+def test_what_was_sent_by_way_of_another_coordinator_may_stand(resent: bool, error: type[Exception]) -> None:
+    async def story() -> None:
+        cluster, peer, owners = started()
+        for node_id in owners:
+            cluster.cut("coordinator", f"node/{node_id}")
+        with pytest.raises(error):
+            await one(peer, msgspec.structs.replace(Caller().put(KEY, "v"), resent=resent), timeout_s=0.5)
 
     run(story())
 
