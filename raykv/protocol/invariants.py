@@ -342,11 +342,13 @@ L10. A call is carried out once
     Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_lanes.py``, ``tests/client/test_atomic.py``.
 
 L11. A repeated refusal is written
-    A call that was sent before and changes nothing now leaves a record with its receipt. The leader also remembers its
-    refusals by lane for its run, across terms.
+    A call that was sent before and changes nothing now leaves a record with its receipt, also where it is answered from
+    memory: the leader remembers its refusals by lane for its run, across terms.
 
-    *Schedule.* A has put 8, and then a change from 8 to 9, in its own copy only. The client asks B instead and is
-    refused. A's copy comes to light: 9, for a change that was reported as refused.
+    *Schedules.* A has put 8, and then a change from 8 to 9, in its own copy only. The client asks B instead and is
+    refused. A's copy comes to light: 9, for a change that was reported as refused. Or: a delete finds nothing, is sent
+    again and answered from memory; the leader dies, and the first sender, which never heard, has the next one delete
+    what was put since.
 
     In: ``replica.leader``, ``replica.lanes``.
     Held by: ``tests/replica/test_leader.py``.

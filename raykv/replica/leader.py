@@ -211,7 +211,16 @@ class Leaders:
         if lane is None:
             return f.Settled(c.STALE)
         if (former := self._former(tenure, head, lane, name, change)) is not None:
-            return former
+            kept = head.receipts.get(change.lane)
+            if not change.resent or (kept is not None and kept.receipt.number >= change.number):
+                return former
+            # It changed nothing, so that only this run remembers it. *Schedule: B sends the call again, is answered from
+            # memory, and its client puts another value; the leader dies, and A, of which the client heard nothing, sends
+            # the call to the next one, which makes it then (L11).*
+            answer = former.answer if isinstance(former, Waiter) else former
+            if self._replica.no_room or not self._has_room(head):
+                return f.Settled(c.UNABLE)
+            return self._keep(tenure, head, name, change, answer, kept_until_s, now_ms).remembered_in(lane.calls, name)
         self._turns.over(name, change.lane)
         done = effect(change, head)
         if (done.writes or change.resent) and self._replica.no_room:
@@ -219,10 +228,8 @@ class Leaders:
         if not done.writes and not change.resent:
             waiter = tenure.wait(f.Settled(done.status, head.version, done.answer), self._is_due)
             return waiter.remembered_in(lane.calls, name)
-        if not head.has_room:
-            self._forget_receipts(head)
-            if not head.has_room:
-                return f.Settled(c.TOO_LARGE, head.version)
+        if not self._has_room(head):
+            return f.Settled(c.TOO_LARGE, head.version)
         return self._write(tenure, head, name, change, done, kept_until_s, now_ms).remembered_in(lane.calls, name)
 
     def _former(
@@ -261,12 +268,37 @@ class Leaders:
             head.fence = max(head.fence, change.fence)
         if done.writes or not head.version:
             head.version = stamp
+        self._heads_bytes += head.size_bytes - before
+        answer = f.Settled(done.status, head.version, done.answer)
+        return self._keep(tenure, head, name, change, answer, kept_until_s, now_ms, stamp)
+
+    def _keep(
+        self,
+        tenure: Tenure,
+        head: Head,
+        name: tuple[int, bytes],
+        change: f.Change,
+        answer: f.Settled,
+        kept_until_s: float,
+        now_ms: int,
+        stamp: bytes = b"",
+    ) -> Waiter:
+        """Leave the receipt of a call with its answer, in a record that is new."""
+        before = head.size_bytes
+        stamp = stamp or tenure.next_stamp()
+        if not head.version:
+            head.version = stamp
         # A delete is forgotten by its time: what stays with it, a refusal's receipt too, has to be as young (L12).
         head.time = max(head.time + 1, time_from_ms(now_ms))
-        answer = f.Settled(done.status, head.version, done.answer)
         head.keep(Receipt(change.lane, change.number, answer.status, answer.version, answer.payload), kept_until_s)
         self._heads_bytes += head.size_bytes - before
         return tenure.change(name, head, stamp, answer, self._is_due)
+
+    def _has_room(self, head: Head) -> bool:
+        """Whether a head may take one receipt more, if need be without those that nobody will ask for."""
+        if not head.has_room:
+            self._forget_receipts(head)
+        return head.has_room
 
     def _forget_receipts(self, head: Head) -> None:
         """Drop receipts that no call will ask for: their time is over, or their lane has gone on (L10, L12)."""

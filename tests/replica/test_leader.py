@@ -547,6 +547,32 @@ def test_a_term_that_ends_as_a_look_begins_costs_the_answer_and_nothing_else() -
     run(story())
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_call_that_is_answered_from_memory_leaves_its_receipt_when_it_was_sent_twice(at_once: bool) -> None:
+    """*Schedule (L11): a delete finds nothing, and its answer is lost. It is sent again by way of B, which is answered from
+    the leader's memory; the client puts a value. The leader dies, and A, which never heard, has the next one delete.*"""
+
+    async def story() -> None:
+        cluster, (first, second, *_) = started()
+        await cluster.one(first, Caller(3).put(KEY, "once"))
+        await cluster.one(first, Caller(3).delete(KEY, number=2))
+        call = Caller(1).delete(KEY)
+        again = f.Change(call.key, call.kind, call.payload, call.lane, call.number, resent=True)
+        if at_once:
+            done = await asyncio.gather(cluster.one(first, call), cluster.one(first, again))
+        else:
+            done = [await cluster.one(first, call), await cluster.one(first, again)]
+        assert {each.status for each in done} == {c.DONE}
+        assert done[0] == done[1]
+        assert call.lane in {receipt.lane for receipt in cluster.record(second, KEY).receipts}
+        await cluster.one(first, Caller(2).put(KEY, "since"))
+        cluster.kill(first)
+        assert (await cluster.one(second, again, silent=[first])).status == c.DONE
+        assert cluster.record(second, KEY).payload == b"since"
+
+    run(story())
+
+
 def test_a_repeated_call_that_changes_nothing_is_as_old_as_its_receipt_and_has_one_name() -> None:
     """*Schedule without (L12): what is left of it on a key that is absent counts as dead since 1970, and is purged.*"""
 
