@@ -68,7 +68,7 @@ def test_a_claim_whose_coordinator_was_killed_is_not_made_twice():
         ("leaders", "an incomplete node votes", "promise of a term broken", 8),
         ("leaders", "a term goes on after a restart", "stamp given twice", 2),
         ("leaders", "a new leader believes its own copy", "unwritable", 0),
-        ("leaders", "one owner is enough", "version went back", 20),
+        ("leaders", "one owner is enough", "version went back", 23),
         ("leaders", "records are counted by key", "stamp given twice", 0),
         ("leaders", "a leader reads without a round", "version went back", 37),
         ("leaders", "receipts are not looked at", "not linearizable", 1),
