@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +29,9 @@ T = TypeVar("T")
 
 ENDPOINT_TIMEOUT_S = 5.0
 MOST_THREADS = 16
+OWN_CALL_TIMEOUT_S = 60.0
+OWN_CALL_EVERY_S = 0.1
+OWN_CALL_AT_LEAST_EVERY_S = 5.0
 NOT_OPEN = ("", 0, b"")
 """The endpoint reported by an actor that does not listen yet."""
 
@@ -175,6 +180,28 @@ def fast_transport(
         return StreamTransport(left, left.endpoint, patient=True)
     calls = RayTransport(store, threads=threads)
     return StreamTransport(calls, calls.endpoint)
+
+
+def call_itself(method: str) -> None:
+    """Have a method of this actor called, from its constructor: nobody calls an actor that Ray has restarted.
+
+    Until Ray's head has told this process that its own actor runs, Ray refuses calls of it. So the call is repeated, in a
+    thread, until it is answered.
+    """
+    own = getattr(ray.get_runtime_context().current_actor, method)
+    threading.Thread(target=_until_answered, args=(own,), name=f"raykv-{method}", daemon=True).start()
+
+
+def _until_answered(method: Any) -> None:
+    every_s = OWN_CALL_EVERY_S
+    while True:
+        try:
+            ray.get(method.remote(), timeout=OWN_CALL_TIMEOUT_S)
+        except RayError:
+            time.sleep(every_s)
+            every_s = min(2 * every_s, OWN_CALL_AT_LEAST_EVERY_S)
+        else:
+            return
 
 
 def this_address() -> str:

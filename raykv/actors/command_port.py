@@ -39,6 +39,8 @@ Serve: TypeAlias = "Callable[[bytes], Awaitable[bytes]]"
 logger = logging.getLogger("raykv.stream")
 
 LOOK_EVERY_S = 60.0
+RETRY_S = 0.5
+"""After the first failure; then twice as long each time, up to ``LOOK_EVERY_S``."""
 PATH_TIMEOUT_S = 10.0
 _OWN = {ListStores.__name__.encode(), LocateStore.__name__.encode()}
 
@@ -57,7 +59,7 @@ class CommandPort:
         """Open, and see to it that the file stands, for ever. Returns at once where Ray encrypts its calls."""
         if encryption.is_asked_for():
             return
-        said = ""
+        said, retry_s = "", RETRY_S
         while True:
             try:
                 endpoint = await self._server.listen_locally()
@@ -67,7 +69,8 @@ class CommandPort:
             if why and why != said:
                 logger.warning("store %s: commands go by way of Ray: %s", self._store, why)
             said = why
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(retry_s if why else LOOK_EVERY_S)
+            retry_s = min(2 * retry_s, LOOK_EVERY_S) if why else RETRY_S
 
     def _write_file(self, endpoint: Endpoint) -> str:
         """Write the file if it is not there; return why that failed, "" if it did not."""

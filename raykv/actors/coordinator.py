@@ -8,9 +8,8 @@ import random
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-import ray
 
-from raykv.actors.calls import fast_transport
+from raykv.actors.calls import call_itself, fast_transport
 from raykv.actors.command_port import CommandPort
 from raykv.actors.hosts import whereabouts
 from raykv.actors.logs import log_to_a_file
@@ -58,8 +57,8 @@ class CoordinatorActor:
         self._watch: asyncio.Task[None] | None = None
         self._port = CommandPort(store, self.serve)
         self._open: asyncio.Task[None] | None = None
-        if listens:  # nobody calls a coordinator restarted by Ray, and it calls itself
-            ray.get_runtime_context().current_actor.open_port.remote()
+        if listens:
+            call_itself("open_port")
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer a request frame."""

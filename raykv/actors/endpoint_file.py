@@ -137,7 +137,9 @@ def sweep() -> None:
                         os.unlink(name, dir_fd=opened)
             for name in _names(opened):
                 file = _read(opened, name)
-                if file is not None and _is_here(file) and _is_nobody_there(file.endpoint):
+                if file is None or not _is_here(file) or not _is_nobody_there(file.endpoint):
+                    continue
+                if _read(opened, name) == file:  # the next run of its coordinator may have written its own meanwhile
                     with contextlib.suppress(OSError):
                         os.unlink(name, dir_fd=opened)
         with contextlib.suppress(OSError):

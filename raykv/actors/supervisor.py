@@ -8,10 +8,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import ray
 
 from raykv.actors import hosts
-from raykv.actors.calls import RayTransport
+from raykv.actors.calls import RayTransport, call_itself
 from raykv.actors.hosts import first_line
 from raykv.actors.launcher import RayLauncher
 from raykv.actors.logs import log_to_a_file
@@ -51,8 +50,7 @@ class SupervisorActor:
         self._starting: Supervisor | None = None
         self._started: asyncio.Task[dict[str, Any]] | None = None
         self._publishing: asyncio.Task[None] | None = None
-        # Nobody calls a supervisor restarted by Ray, and it calls itself; its founder's call finds it started.
-        ray.get_runtime_context().current_actor.start.remote()
+        call_itself("start")  # its founder's call finds it started
 
     async def start(self) -> dict[str, Any]:
         """Start the store. Returns {"path"} or {"failed": an error as data}; concurrent callers get the same answer.

@@ -7,13 +7,17 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorUnavailableError, GetTimeoutError
 
 import raykv
+from raykv.actors import calls
 from raykv.cluster.peers import node_address
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerUnreachable
 from raykv.protocol import frames as f
@@ -173,3 +177,25 @@ def test_a_frozen_node_is_silent_by_either_way_and_hurts_nobody(start_store: Any
     finally:
         with contextlib.suppress(ProcessLookupError):  # it was given up meanwhile, and ended
             os.kill(pid, signal.SIGCONT)
+
+
+def test_an_actor_goes_on_calling_itself_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Schedule without: Ray restarts a coordinator or the supervisor, and refuses its one call of itself, since the head
+    has not said yet that it runs. Then no port for commands opens, and no store starts.*"""
+    said = iter([ActorUnavailableError("it is restarting", b"0" * 16), GetTimeoutError("no answer"), None])
+
+    def get(reference: str, *, timeout: float) -> None:
+        assert (reference, timeout) == ("asked", calls.OWN_CALL_TIMEOUT_S)
+        if (answer := next(said)) is not None:
+            raise answer
+
+    method = SimpleNamespace(remote=lambda: "asked")
+    own = SimpleNamespace(current_actor=SimpleNamespace(open_port=method))
+    monkeypatch.setattr(calls.ray, "get_runtime_context", lambda: own)
+    monkeypatch.setattr(calls.ray, "get", get)
+    monkeypatch.setattr(calls, "OWN_CALL_EVERY_S", 0.001)
+    calls.call_itself("open_port")
+    for thread in threading.enumerate():
+        if thread.name == "raykv-open_port":
+            thread.join(timeout=60)
+    assert next(said, "all were asked for") == "all were asked for"

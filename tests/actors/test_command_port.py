@@ -182,7 +182,7 @@ def test_a_head_that_does_not_answer_at_first_is_asked_again(
     monkeypatch.setattr(endpoint_file, "cache_directory", lambda: str(tmp_path / "raykv"))
     monkeypatch.setattr(command_port, "_this_cluster", this_cluster)
     monkeypatch.setattr(command_port, "in_a_thread", at_once)
-    monkeypatch.setattr(command_port, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(command_port, "RETRY_S", 0.001)
     own = SimpleNamespace(get_actor_name=lambda: actor_name("shop", COORDINATOR))
     monkeypatch.setattr(command_port.ray, "get_runtime_context", lambda: own)
 

@@ -230,6 +230,18 @@ def test_what_ended_processes_left_is_swept(file: Path, base: Path) -> None:
     assert (os.listdir(base), os.listdir(file.parent)) == ([CLUSTER], ["theirs@coordinator"])
 
 
+def test_a_run_that_starts_during_a_sweep_keeps_its_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Schedule without: the file of the run before is found dead, the next run writes its own, and that one is removed.*"""
+
+    def meanwhile(endpoint: Endpoint) -> bool:
+        write(CLUSTER, "shop", "coordinator", ENDPOINT._replace(port=ENDPOINT.port + 1))
+        return endpoint == ENDPOINT
+
+    monkeypatch.setattr(endpoint_file, "_is_nobody_there", meanwhile)
+    sweep()
+    assert [each.port for each in found(CLUSTER, "shop")] == [ENDPOINT.port + 1]
+
+
 def test_a_user_without_a_home_directory_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise FileNotFoundError("no home directory")

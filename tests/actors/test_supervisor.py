@@ -89,6 +89,7 @@ def test_a_waiter_in_vain_gets_the_cause(trouble: Any, said: str, monkeypatch: p
 
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(lifecycle, "ensure_ray", lambda: False)
+    monkeypatch.setattr(lifecycle, "START_TIMEOUT_S", 90.0)
     monkeypatch.setattr(lifecycle, "_supervisor_of", lambda *_: (Handle(trouble), False))
     with pytest.raises(StoreUnavailable) as caught:
         lifecycle.found_or_join(PLAN, "/nowhere", lifecycle.NodeConfig(), {})
