@@ -210,17 +210,8 @@ class Leaders:
         lane = self._lanes.of(change.lane, change.number, kept_until_s)
         if lane is None:
             return f.Settled(c.STALE)
-        if (former := self._former(tenure, head, lane, name, change)) is not None:
-            kept = head.receipts.get(change.lane)
-            if not change.resent or (kept is not None and kept.receipt.number >= change.number):
-                return former
-            # It changed nothing, so that only this run remembers it. *Schedule: B sends the call again, is answered from
-            # memory, and its client puts another value; the leader dies, and A, of which the client heard nothing, sends
-            # the call to the next one, which makes it then (L11).*
-            answer = former.answer if isinstance(former, Waiter) else former
-            if self._replica.no_room or not self._has_room(head):
-                return f.Settled(c.UNABLE)
-            return self._keep(tenure, head, name, change, answer, kept_until_s, now_ms).remembered_in(lane.calls, name)
+        if (former := self._former(tenure, head, lane, name, change, kept_until_s, now_ms)) is not None:
+            return former
         self._turns.over(name, change.lane)
         done = effect(change, head)
         if (done.writes or change.resent) and self._replica.no_room:
@@ -233,22 +224,40 @@ class Leaders:
         return self._write(tenure, head, name, change, done, kept_until_s, now_ms).remembered_in(lane.calls, name)
 
     def _former(
-        self, tenure: Tenure, head: Head, lane: Lane, name: tuple[int, bytes], change: f.Change
+        self,
+        tenure: Tenure,
+        head: Head,
+        lane: Lane,
+        name: tuple[int, bytes],
+        change: f.Change,
+        kept_until_s: float,
+        now_ms: int,
     ) -> f.Settled | Waiter | None:
-        """Return what becomes of a call that was evaluated before; None if it was not (L10)."""
+        """Return what becomes of a call that was evaluated before; None if it was not (L10).
+
+        A call that was sent twice is answered once F owners hold its receipt, not from memory, which goes with this run.
+        *Schedule: a delete finds nothing. B sends it again, is answered from memory, and its client puts a value; the leader
+        dies, and A, of which the client heard nothing, sends the delete to the next one, which makes it then (L11).*
+        """
         known = lane.calls.get(name)
-        if isinstance(known, f.Settled):
-            return known
-        if known is not None and known.tenure is tenure and not known.done:
+        if isinstance(known, Waiter) and (known.tenure is not tenure or known.done):
+            known = None
+        if known is not None and not change.resent:
             return known
         kept = head.receipts.get(change.lane)
         if kept is None or kept.receipt.number < change.number:
-            return None
-        receipt = kept.receipt
-        if receipt.number > change.number:
+            if known is None:
+                return None
+            if self._replica.no_room or not self._has_room(head):
+                return f.Settled(c.UNABLE)
+            answer = known.answer if isinstance(known, Waiter) else known
+            waiter = self._keep(tenure, head, name, change, answer, kept_until_s, now_ms)
+        elif kept.receipt.number > change.number:
             return f.Settled(c.STALE)
-        answer = f.Settled(receipt.status, receipt.version, receipt.payload)
-        return tenure.wait(answer, self._is_due).remembered_in(lane.calls, name)
+        else:
+            receipt = kept.receipt
+            waiter = tenure.wait(f.Settled(receipt.status, receipt.version, receipt.payload), self._is_due)
+        return waiter.remembered_in(lane.calls, name)
 
     def _write(
         self,

@@ -573,6 +573,37 @@ def test_a_call_that_is_answered_from_memory_leaves_its_receipt_when_it_was_sent
     run(story())
 
 
+def test_a_third_sending_waits_for_the_receipt_that_the_second_one_leaves() -> None:
+    """*Schedule (L11): the receipt is under way to its majority when the third sending is answered from memory. The leader
+    dies in that round, and the first sender has the next leader delete what was put since.*"""
+
+    async def story() -> None:
+        cluster, (first, second, third) = started()
+        await cluster.one(first, Caller(3).put(KEY, "once"))
+        await cluster.one(first, Caller(3).delete(KEY, number=2))
+        call = Caller(1).delete(KEY)
+        again = f.Change(call.key, call.kind, call.payload, call.lane, call.number, resent=True)
+        earlier = [cluster.wire.hold(f.Accept, target=node_id) for node_id in (second, third)]
+        sent = begin(cluster, first, call)
+        await earlier[0].caught()
+        resent = begin(cluster, first, again)  # while the round of the first sending is under way
+        await asyncio.sleep(0.05)
+        rules = [cluster.wire.hold(f.Accept, target=node_id) for node_id in (second, third)]
+        for rule in earlier:
+            rule.release()
+        assert (await sent).status == c.DONE
+        await rules[0].caught()
+        once_more = begin(cluster, first, again)
+        done, _ = await asyncio.wait({resent, once_more}, timeout=0.3)
+        assert not done, "nobody but the leader has the receipt"
+        for rule in rules:
+            rule.release()
+        assert (await resent) == (await once_more)
+        assert call.lane in {receipt.lane for receipt in cluster.record(second, KEY).receipts}
+
+    run(story())
+
+
 def test_a_repeated_call_that_changes_nothing_is_as_old_as_its_receipt_and_has_one_name() -> None:
     """*Schedule without (L12): what is left of it on a key that is absent counts as dead since 1970, and is purged.*"""
 
