@@ -322,6 +322,49 @@ class ShownByOwnersOfBefore(_Moving):
         self.publish(self.coordinator, state)
 
 
+class AFormerOwnerRefusesLate(_Moving):
+    """A former owner refuses a write late, when its coordinator has long heard that the partition has moved.
+
+    It did not know of the move, and does by now. The owners of today are cut off for a moment, so the write is still under
+    way, and whoever refused is asked again: but not who owns nothing of it any more, and would keep it (P4).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        return Settings(nodes=COPIES + 1, mends=True, slow_disk_s=rng.choice((0.0, 0.02)))
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        first, second, move = self._moving(rng.choice(self.node_ids))
+        last = moves.ended(second)
+        (leaving,) = (node_id for node_id in self.state.ring.owners(move.partition) if node_id not in move.owners)
+        for node_id in move.owners:
+            await self.send_state(node_id, last)
+        self.publish(self.coordinator, first)
+        address, key, cut = node_address(leaving), self._key_in(move.partition), False
+
+        def heard(what: str, source: str, target: str, frame: bytes) -> None:
+            nonlocal cut
+            if what == "answers" and target == "coordinator" and source != address and not cut:
+                cut = isinstance(f.node_answers.decode(frame).body, f.NotOwner)
+                if cut:
+                    for owner in move.owners:
+                        self.cut("coordinator", node_address(owner), 0.5)
+
+        self.network.heard = heard
+        self.network.slow[address] = rng.uniform(0.03, 0.1)
+        writing = self.client.spawn(self.write(key))
+        await asyncio.sleep(0.15)
+        await self.send_state(leaving, last)
+        await writing
+        held = await self.ask(leaving, f.Fetch(self.bucket_id, [encode_key(key)]))
+        if isinstance(held, f.ReadDone) and held.records[0] is not None:
+            self.report("kept by a former owner", f"{leaving} has {key}, which moved away before it was written", key)
+        await self.read([key])
+
+
 class LearnedOfByAWrite(_Moving):
     """A coordinator learns from old owners, in the middle of a write, that the partition moves.
 
@@ -551,8 +594,8 @@ class RefusedUnderItsSecondStamp(Schedule):
 
 SCHEDULES: tuple[type[Schedule], ...] = (
     ShownAndAskedAgain, AnOldCopyOfTheSameRun, CompleteAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
-    AnOldCopyThatHasGrown, ARunThatIsToldAtOnce, ShownByOwnersOfBefore, LearnedOfByAWrite, AWriteThatAStandInTook,
-    ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
+    AnOldCopyThatHasGrown, ARunThatIsToldAtOnce, ShownByOwnersOfBefore, LearnedOfByAWrite, AFormerOwnerRefusesLate,
+    AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""

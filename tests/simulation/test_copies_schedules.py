@@ -13,6 +13,7 @@ BUGS = {
     "AnOldCopyThatHasGrown": ("log ends in refused requests are not compared", "copies passed over"),
     "ARunThatIsToldAtOnce": ("a new run does not learn how far its log was", "copies passed over"),
     "ShownByOwnersOfBefore": ("fast path: R owners of before a move are enough", "copies passed over"),
+    "AFormerOwnerRefusesLate": ("answers of former owners count for the present ones", "kept by a former owner"),
     "LearnedOfByAWrite": ("owners that changed under way are forgotten", "copies passed over"),
     "CompleteAndItsPowerGoes": ("complete by what is not synced", "copies passed over"),
     "AWriteThatThaws": ("what thaws goes on", "sent too late"),
