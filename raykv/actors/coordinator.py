@@ -52,7 +52,7 @@ class CoordinatorActor:
         clock = SystemClock()
         transport = fast_transport(store)
         self._coordinator = Coordinator(transport, clock, CountingMetrics(), random.SystemRandom(), here=whereabouts())
-        self._service = CoordinatorService(self._coordinator, transport, clock)
+        self._service = CoordinatorService(self._coordinator, transport, clock, for_others=True)
         self._lanes = Lanes(os.urandom)
         self._watch: asyncio.Task[None] | None = None
         self._port = CommandPort(store, self.serve)

@@ -30,9 +30,9 @@ from raykv.actors.calls import fast_transport
 from raykv.actors.embedded_loop import CannotBegin, EmbeddedLoop, LoopClosed, Work
 from raykv.actors.hosts import whereabouts
 from raykv.actors.this_process import ThisProcess
-from raykv.client.latencies import Latencies
 from raykv.cluster.background import Background
 from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.latencies import Latencies
 from raykv.coordinator.service import CoordinatorService
 from raykv.coordinator.steps import Handover
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent

@@ -15,8 +15,7 @@ Read in this order:
   renews a lock in the background.
 * ``shards``: what has become of the jobs of a queue, pure; ``queue_books``, ``queue_puts``, ``queue_names``, ``queues``: its
   steps, with the faces ``aio_queue`` and ``task_queue`` (``awaiting_queue``, ``blocking_queue``: what these do not share).
-* ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting; ``latencies`` counts how long
-  that took.
+* ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting.
 * ``handle``: the session that handles share, and what all handles are.
 * ``aio``: **the source of both faces**; ``store`` is generated from it by ``scripts/generate_faces``. ``awaiting`` and
   ``blocking`` hold what the faces do not share.

@@ -21,8 +21,8 @@ judgement once, pure), ``rounds`` (counting, pure), ``steps`` (what an operation
 path), ``in_flight`` and ``fast_path`` (the healthy case), ``changes`` (linearizable buckets: the way to a leader, and
 reads that need none), ``coordinator`` (a whole operation). The drivers lie above: ``driver`` (an event loop: streams,
 Ray's calls, the simulation) and ``raykv.transport.blocking`` (sockets of a blocking caller). ``batcher`` (operations
-that begin together leave together) and ``service`` (frames in, frames out) are the front; ``hint_sender`` delivers the
-hints that an operation leaves behind.
+that begin together leave together) and ``service`` (frames in, frames out) are the front; ``latencies`` counts how long
+an operation takes; ``hint_sender`` delivers the hints that an operation leaves behind.
 
 Three things remain ``async def`` because each outlives any one operation: fetching cluster updates (``routing``),
 delivering hints (``hint_sender``), and administration that asks whole nodes (``Coordinator.repair_partitions``).

@@ -95,7 +95,7 @@ class Coordinator:
         self._metrics = metrics
         self._items_under_way = 0
         if shared is None:
-            routing = Routing(transport, clock, metrics, asks=asks, run=self.run if asks else 0, here=here)
+            routing = Routing(transport, clock, metrics, asks=asks, run=self.run, here=here)
             shared = _Shared(routing, Writes(routing), Changes(routing, self._room_for))
         self.routing, self._writes, self._changes = shared
         self._reads = Reads(self.routing)

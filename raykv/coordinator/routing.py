@@ -193,10 +193,14 @@ class Routing:
             self.learn(answer)
 
     def _question(self) -> f.GetClusterUpdate:
-        """Return the request for a cluster update, with what this process has counted."""
-        if not self._run:
+        """Return the request for a cluster update, with what this process has counted.
+
+        A coordinator's actor reports once it has answered clients: it counts for them.
+        """
+        histograms = self.metrics.histograms() if self._run else {}
+        if not self._run or not (self.asks or histograms):
             return f.GetClusterUpdate()
-        counted, histograms = self.metrics.counted(), self.metrics.histograms()
+        counted = self.metrics.counted()
         self._reported = f.GetClusterUpdate(self._run, dict(islice(counted.items(), MAX_COUNTERS)), histograms)
         return self._reported
 

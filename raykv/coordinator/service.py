@@ -18,6 +18,7 @@ from raykv.coordinator.abandoned import Abandoned
 from raykv.coordinator.batcher import Batcher, is_about_one_key
 from raykv.coordinator.driver import Driver, posting
 from raykv.coordinator.explaining import Explaining
+from raykv.coordinator.latencies import Latencies
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
@@ -42,12 +43,22 @@ class CoordinatorService:
     """Answers the frames of clients and of the supervisor for one coordinator."""
 
     def __init__(
-        self, coordinator: Coordinator, transport: Transport, clock: Clock, at_once: PostAtOnce | None = None
+        self,
+        coordinator: Coordinator,
+        transport: Transport,
+        clock: Clock,
+        at_once: PostAtOnce | None = None,
+        *,
+        for_others: bool = False,
     ) -> None:
-        """``at_once``: how ``transport`` carries frames without a task for each, where it can."""
+        """Begin. ``at_once``: how ``transport`` carries frames without a task for each, where it can.
+
+        ``for_others``: whether clients of other processes ask, which do not count how long that takes.
+        """
         self._coordinator = coordinator
         self._transport = transport
         self._clock = clock
+        self._latencies = Latencies(coordinator.routing.metrics, clock.monotonic_s) if for_others else None
         self._answering = Background()
         post = posting(transport, clock, coordinator.routing.tasks, at_once)
         self.driver = Driver(coordinator.routing, post, clock)
@@ -88,11 +99,24 @@ class CoordinatorService:
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer one request frame by itself."""
-        return await _framed(frame, self.answer)
+        return await self._framed(frame, self.answer)
 
     async def serve_together(self, frame: bytes) -> bytes:
         """Answer one request frame, perhaps batched with concurrent ones."""
-        return await _framed(frame, self.answer_together)
+        return await self._framed(frame, self.answer_together)
+
+    async def _framed(
+        self, frame: bytes, answer: Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]
+    ) -> bytes:
+        began_s = self._clock.monotonic_s()
+        try:
+            request = f.coordinator_requests.decode(frame)
+            answered = f.coordinator_answers.encode(await answer(request))
+        except RaykvError as error:  # it is no request, or the answer is larger than a frame may be
+            return f.coordinator_answers.encode(_refused(error))
+        if self._latencies is not None:
+            self._latencies.note(request, 1, began_s)
+        return answered
 
     def answer_together(self, request: f.CoordinatorRequest) -> Awaitable[f.CoordinatorAnswer]:
         """Answer one request, perhaps batched with concurrent ones.
@@ -265,13 +289,6 @@ class CoordinatorService:
             return f.Info(isinstance(f.node_answers.decode(answer).body, f.Pong))
         except (PeerFailure, CorruptData):
             return f.Info(False)
-
-
-async def _framed(frame: bytes, answer: Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]) -> bytes:
-    try:
-        return f.coordinator_answers.encode(await answer(f.coordinator_requests.decode(frame)))
-    except RaykvError as error:  # it is no request, or the answer is larger than a frame may be
-        return f.coordinator_answers.encode(_refused(error))
 
 
 def _refused(error: RaykvError) -> f.Refused:

@@ -161,7 +161,7 @@ METRICS: tuple[Metric, ...] = (
            "Jobs of work queues, by what clients have done: put, claimed, done, given_back, redelivered (claimed again), "
            "dead (delivered as often as they may: see queue.dead). As of their last report, up to half a minute ago.",
            ("event",), _CLIENTS),
-    Metric("clients", "gauge", "Client processes that have reported within ten minutes.", (), _CLIENTS),
+    Metric("clients", "gauge", "Clients, and coordinators' actors that clients ask, heard of in ten minutes.", (), _CLIENTS),
     # ---- buckets ----
     Metric("largest_group_bytes", "gauge", "The largest group of a grouped bucket, estimated.", ("bucket",)),
 )  # fmt: skip

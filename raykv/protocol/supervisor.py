@@ -15,8 +15,8 @@ from raykv.records import limits as lim
 class GetClusterUpdate(Message, frozen=True):
     """A coordinator asks the supervisor for a cluster update. Answer: ``ClusterUpdate``.
 
-    ``run``, ``counters``, ``histograms`` (see ``records.durations``): a client's coordinator reports what its process has
-    counted since its start; 0: it does not.
+    ``run``, ``counters``, ``histograms`` (see ``records.durations``): a coordinator reports what its process has counted
+    since its start; 0: it does not.
     """
 
     run: lim.Number = 0

@@ -23,10 +23,10 @@ from raykv.client.codecs import pickle_plainly
 from raykv.client.driver import run_async
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET, Session
-from raykv.client.latencies import Latencies
 from raykv.client.renewals import LoopRenewals
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.latencies import Latencies
 from raykv.coordinator.nearness import Place
 from raykv.coordinator.service import CoordinatorService
 from raykv.errors import RaykvError
@@ -172,7 +172,7 @@ class Cluster:
         transport = SimTransport(self.network, process)
         rng = self._restarts
         coordinator = process.run(lambda: Coordinator(transport, clock, SimMetrics(self.counts), rng))
-        front = CoordinatorService(coordinator, transport, clock)
+        front = CoordinatorService(coordinator, transport, clock, for_others=True)
         self.coordinators[name] = coordinator
         self.network.register(process, front.serve)
         process.spawn(front.keep_up_to_date())

@@ -1,7 +1,8 @@
-"""How long a client waits for its operations, by kind: from the first request of an exchange to its last answer.
+"""How long operations take, by kind: a client's exchanges, and what a coordinator answers for clients that do not count.
 
-Pickling is not in it, retries are. What a client does in several exchanges (``modify``, a scan page by page) counts as
-these. A direct link reports what is counted here with its counters.
+A client's exchange lasts from its first request to its last answer: pickling is not in it, retries are. What a client does
+in several exchanges (``modify``, a scan page by page) counts as these. A process reports what is counted here with its
+counters.
 """
 
 from __future__ import annotations

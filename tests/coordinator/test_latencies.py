@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raykv import sim
-from raykv.client.latencies import Latencies
+from raykv.coordinator.latencies import Latencies
 from raykv.protocol import frames as f
 from raykv.system.process import CountingMetrics
 
@@ -49,3 +49,18 @@ def test_what_a_client_waits_for_is_in_the_status_by_kind():
             each["kind"]: sum(count for _, count in each["counts"]) for each in store.status()["clients"]["latencies"]
         }
         assert kinds == {"put": 1, "get": 2, "get_many": 1, "scan_page": 1}
+
+
+def test_a_coordinator_counts_for_those_who_ask_it():
+    with sim.start(seed=3, nodes=3) as world:
+        store = world.connect("coordinator")
+        store.put("a", 1)
+        store.get("a")
+        store.get_many(["a", "b"])
+        world.sleep(31)
+        store.get("a")
+        world.sleep(2)
+        kinds = {
+            each["kind"]: sum(count for _, count in each["counts"]) for each in store.status()["clients"]["latencies"]
+        }
+        assert kinds == {"put": 1, "get": 2, "get_many": 1}
