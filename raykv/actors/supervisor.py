@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.supervisor")
 
+RETRY_S = 1.0
+MOST_RETRY_S = 30.0
+"""Between two attempts at a start: twice as long each time, up to this."""
+
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What a supervisor actor is created with; kept by Ray for its restarts."""
@@ -41,7 +45,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SupervisorActor:
-    """Starts the store when first called, and again after a restart by Ray."""
+    """Starts the store, and again after a restart by Ray."""
 
     def __init__(self, orders: bytes) -> None:
         self._orders = msgspec.msgpack.decode(orders, type=Orders)
@@ -50,12 +54,24 @@ class SupervisorActor:
         self._starting: Supervisor | None = None
         self._started: asyncio.Task[dict[str, Any]] | None = None
         self._publishing: asyncio.Task[None] | None = None
-        call_itself("start")  # its founder's call finds it started
+        self._staying: asyncio.Task[None] | None = None
+        call_itself("stay_started")  # its founder's call finds it started
+
+    async def stay_started(self) -> None:
+        """Start the store, and retry until it has started: after a restart by Ray nobody else may ask for it."""
+        if self._staying is None:
+            self._staying = asyncio.get_running_loop().create_task(self._stay_started())
+
+    async def _stay_started(self) -> None:
+        retry_s = RETRY_S
+        while "failed" in await self.start():
+            await asyncio.sleep(retry_s)
+            retry_s = min(2 * retry_s, MOST_RETRY_S)
 
     async def start(self) -> dict[str, Any]:
         """Start the store. Returns {"path"} or {"failed": an error as data}; concurrent callers get the same answer.
 
-        The next request retries a failed start: after a restart by Ray, a coordinator's, each second.
+        The next request retries a failed start.
         """
         if self._started is None or (self._started.done() and self._supervisor is None):
             self._started = asyncio.get_running_loop().create_task(self._start())
@@ -85,6 +101,8 @@ class SupervisorActor:
 
     async def stop(self) -> None:
         """Stop watching and close the nodes cleanly."""
+        if self._staying is not None:
+            self._staying.cancel()
         if self._started is not None:
             self._started.cancel()
         if self._publishing is not None:

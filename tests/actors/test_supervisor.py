@@ -25,7 +25,7 @@ def actor(path: str) -> SupervisorActor:
     """A supervisor actor that Ray did not make."""
     made = SupervisorActor.__new__(SupervisorActor)
     made._orders = Orders(plan=PLAN, path=path)
-    made._supervisor = made._starting = made._started = None
+    made._supervisor = made._starting = made._started = made._staying = made._publishing = None
     return made
 
 
@@ -52,6 +52,40 @@ def test_a_start_that_takes_long_says_what_it_waits_for(tmp_path: Path, monkeypa
         return said
 
     assert asyncio.run(story()) == f"it looks at what lies at {tmp_path} on the hosts"
+
+
+def test_a_start_that_fails_is_retried_without_a_caller_until_the_store_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """*Schedule without: Ray restarts the supervisor while a host is away, its start fails, and no client asks again.*"""
+    attempts: list[float] = []
+
+    async def story(*, failures: int) -> bool:
+        made = actor(str(tmp_path))
+        attempts.clear()
+
+        async def start() -> dict[str, Any]:
+            attempts.append(time.monotonic())
+            return {"failed": ("StoreUnavailable", "a host is away", {})} if len(attempts) <= failures else {"path": ""}
+
+        monkeypatch.setattr(made, "_start", start)
+        await made.stay_started()
+        await made.stay_started()  # Ray may deliver it twice
+        staying = made._staying
+        assert staying is not None
+        async with asyncio.timeout(60):
+            while len(attempts) < min(failures + 1, 3):  # noqa: ASYNC110 - the attempts are no event
+                await asyncio.sleep(0.001)
+        if failures > 10:
+            await made.stop()
+        await asyncio.wait([staying], timeout=60)
+        return staying.cancelled()
+
+    monkeypatch.setattr(supervisor, "RETRY_S", 0.001)
+    assert not asyncio.run(story(failures=2))
+    assert len(attempts) == 3
+    monkeypatch.setattr(supervisor, "MOST_RETRY_S", 0.01)
+    assert asyncio.run(story(failures=10**9))
 
 
 class Method:
