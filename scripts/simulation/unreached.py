@@ -84,7 +84,7 @@ UNREACHED: Mapping[str, tuple[Place, ...]] = {
     "bytes that are no answer, or not one to this request; the simulated network damages none": (
         Place(PEERS, "Peers.believe", 'raise PeerRefused("corrupt"'),
         Place(SERVICE, "CoordinatorService._ask_supervisor", "if isinstance(answer, f.ClusterUpdate):"),
-        Place(SERVICE, "_framed", "return f.coordinator_answers.encode(_refused(error))"),
+        Place(SERVICE, "CoordinatorService._framed", "return f.coordinator_answers.encode(_refused(error))"),
         Place(BATCHER, "_parts", "wrong = CorruptData("),
         Place(BATCHER, "_parts", "return [f.Refused(f.Failed.of(wrong))]"),
     ),

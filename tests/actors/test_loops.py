@@ -17,8 +17,9 @@ BEFORE = """
 import asyncio, contextlib, gc, os, sys, threading, time, warnings
 sys.path.insert(0, {here!r})
 import real_nodes, uvloop
+long = {long}
 def turns(at_full_length):
-    return range(at_full_length if {long} else at_full_length // 5)
+    return range(at_full_length if long else max(2, at_full_length // 12))
 from raykv.coordinator import routing
 routing.STALE_S = 1e6
 make = {make}
@@ -105,7 +106,7 @@ for _ in turns(2000):
 def forgotten(call):
     task = loop.create_task(call)
     task._log_destroy_pending = False  # it is the user's own
-for number in range(1, 60):
+for number in range(1, 60 if long else 24):
     for call in (lambda: client.aget("key3"), lambda: client.aput("own", 1), lambda: client.aget_many(["key1", "key2"])):
         loop = make()
         async def one_call():

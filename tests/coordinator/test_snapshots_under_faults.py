@@ -155,7 +155,7 @@ def told(seed: int) -> Story:
     return stories[0]
 
 
-@pytest.mark.parametrize("seeds", [range(at, at + 4) for at in range(0, 12, 4)])
+@pytest.mark.parametrize("seeds", [range(4), range(4, 8)])
 def test_what_a_snapshot_promises_holds_whatever_fails(seeds):
     stories = [told(seed) for seed in seeds]
     assert sum(len(story.promised) for story in stories) >= 4
