@@ -196,8 +196,8 @@ def _until_answered(method: Any) -> None:
     every_s = OWN_CALL_EVERY_S
     while True:
         try:
-            ray.get(method.remote(), timeout=OWN_CALL_TIMEOUT_S)
-        except RayError:
+            method.remote().future().result(OWN_CALL_TIMEOUT_S)  # Ray warns of its own ``get`` in an actor with a loop
+        except (RayError, TimeoutError):
             time.sleep(every_s)
             every_s = min(2 * every_s, OWN_CALL_AT_LEAST_EVERY_S)
         else:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError, GetTimeoutError
+from ray.exceptions import ActorUnavailableError
 
 import raykv
 from raykv.actors import calls
@@ -182,17 +182,16 @@ def test_a_frozen_node_is_silent_by_either_way_and_hurts_nobody(start_store: Any
 def test_an_actor_goes_on_calling_itself_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """*Schedule without: Ray restarts a coordinator or the supervisor, and refuses its one call of itself, since the head
     has not said yet that it runs. Then no port for commands opens, and no store starts.*"""
-    said = iter([ActorUnavailableError("it is restarting", b"0" * 16), GetTimeoutError("no answer"), None])
+    said = iter([ActorUnavailableError("it is restarting", b"0" * 16), TimeoutError(), None])
 
-    def get(reference: str, *, timeout: float) -> None:
-        assert (reference, timeout) == ("asked", calls.OWN_CALL_TIMEOUT_S)
-        if (answer := next(said)) is not None:
-            raise answer
+    def answer(timeout_s: float) -> None:
+        assert timeout_s == calls.OWN_CALL_TIMEOUT_S
+        if (error := next(said)) is not None:
+            raise error
 
-    method = SimpleNamespace(remote=lambda: "asked")
+    method = SimpleNamespace(remote=lambda: SimpleNamespace(future=lambda: SimpleNamespace(result=answer)))
     own = SimpleNamespace(current_actor=SimpleNamespace(open_port=method))
     monkeypatch.setattr(calls.ray, "get_runtime_context", lambda: own)
-    monkeypatch.setattr(calls.ray, "get", get)
     monkeypatch.setattr(calls, "OWN_CALL_EVERY_S", 0.001)
     calls.call_itself("open_port")
     for thread in threading.enumerate():
