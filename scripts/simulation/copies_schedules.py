@@ -11,6 +11,8 @@ import itertools
 import random as random_module
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from raykv.cluster import moves
 from raykv.cluster.peers import node_address
 from raykv.coordinator.writes import Put
@@ -20,7 +22,7 @@ from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, stamp_of, time_of
 from raykv.repair.maintenance import HEAL_EVERY_S
-from raykv.ring import partition_of_key
+from raykv.ring import partition_in, partition_of_key
 from raykv.sim.kernel import Process, run_virtual
 from simulation.copies_world import COPIES, CopiesWorld, Settings
 from simulation.history import Violation
@@ -250,6 +252,11 @@ class _Moving(Schedule):
         one = next(move for move in wave if len({*move.owners} - {*self.state.ring.owners(move.partition)}) == 1)
         return first, moves.reading_new(first), one
 
+    async def _spread(self, state: ClusterState) -> None:
+        for node_id in self.node_ids:
+            await self.send_state(node_id, state)
+        self.publish(self.coordinator, state)
+
     def _key_in(self, partition: int) -> str:
         names = (f"m{number}" for number in itertools.count())
         return next(key for key in names if partition_of_key(encode_key(key), self.store.partitions) == partition)
@@ -316,11 +323,6 @@ class ShownByOwnersOfBefore(_Moving):
         self.end(next(node_id for node_id in before[: self.w] if node_id in move.owners))
         await self.read([key])
 
-    async def _spread(self, state: ClusterState) -> None:
-        for node_id in self.node_ids:
-            await self.send_state(node_id, state)
-        self.publish(self.coordinator, state)
-
 
 class AFormerOwnerRefusesLate(_Moving):
     """A former owner refuses a write late, when its coordinator has long heard that the partition has moved.
@@ -362,6 +364,37 @@ class AFormerOwnerRefusesLate(_Moving):
         held = await self.ask(leaving, f.Fetch(self.bucket_id, [encode_key(key)]))
         if isinstance(held, f.ReadDone) and held.records[0] is not None:
             self.report("kept by a former owner", f"{leaving} has {key}, which moved away before it was written", key)
+        await self.read([key])
+
+
+class OutOfWhatItHeldAsAnOwner(_Moving):
+    """A former owner, asked as a fallback, still has what its partition's owners have deleted since, and forgotten.
+
+    What it holds waits to be dropped. One of the owners answers, and has nothing any more: the former one must not show
+    what it has, and by no means give it back to the owners (P4, P10).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        slow_disk_s = rng.choice((0.0, 0.02))
+        return Settings(nodes=COPIES + 1, sloppy=True, mends=True, gc_grace_s=4.0, slow_disk_s=slow_disk_s)
+
+    async def play(self) -> None:
+        """Play it."""
+        rng, half_s = self.rng, self.store.gc_grace_s / 2
+        _, second, move = self._moving(rng.choice(self.node_ids))
+        key, last = self._key_in(move.partition), moves.ended(second)
+        await self.put(key, self.record(), self.node_ids)
+        await self._spread(last)
+        await self.put(key, tombstone := self.record(deletes=True), move.owners)
+        self.deleted[key] = time_of(tombstone)
+        for _ in range(2):  # compared with each other first, and then forgotten
+            await asyncio.sleep(half_s + 0.1)
+            await self.ask(move.owners[0], f.Repair(move.partition, 5.0), 5.0)
+        self.forgotten[key] = time_of(tombstone)
+        for owner in rng.sample(move.owners, COPIES - 1):
+            self.end(owner)
         await self.read([key])
 
 
@@ -453,6 +486,38 @@ class AWriteThatAStandInTook(Schedule):
             await asyncio.sleep(0.2)
         self.end(there)
         await self.read([key])
+
+
+class AGroupedBucketIsNew(Schedule):
+    """A node is asked to write to a grouped bucket of which it has not heard.
+
+    It would put the key where the whole hash says, and seek it by its group a moment later: until it has heard of the
+    bucket it must refuse (P4, P15).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        config = msgspec.structs.replace(self.entry.config, name="grouped", group=":")
+        self.state = self.state.with_bucket(config)
+        self.entry = self.state.buckets[-1]
+        self.bucket_id = self.entry.bucket_id
+        names = (f"group {number}:m" for number in itertools.count(rng.randrange(100)))
+        key = next(key for key in names if self._lies_elsewhere(key))
+        told = rng.sample(self.node_ids, rng.choice((0, 1)))
+        for node_id in told:
+            await self.send_state(node_id)
+        self.publish()
+        writing = self.client.spawn(self.write(key))
+        await asyncio.sleep(rng.uniform(0.05, 0.3))
+        for node_id in self.node_ids:
+            await self.send_state(node_id)
+        await writing
+        await self.read([key])
+
+    def _lies_elsewhere(self, key: str) -> bool:
+        encoded, partitions = encode_key(key), self.store.partitions
+        return partition_in(self.entry.config, encoded, partitions) != partition_in(None, encoded, partitions)
 
 
 class ForgottenTooSoon(Schedule):
@@ -596,6 +661,7 @@ SCHEDULES: tuple[type[Schedule], ...] = (
     ShownAndAskedAgain, AnOldCopyOfTheSameRun, CompleteAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
     AnOldCopyThatHasGrown, ARunThatIsToldAtOnce, ShownByOwnersOfBefore, LearnedOfByAWrite, AFormerOwnerRefusesLate,
     AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
+    OutOfWhatItHeldAsAnOwner, AGroupedBucketIsNew,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""

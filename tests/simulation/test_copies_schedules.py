@@ -21,6 +21,8 @@ BUGS = {
     "AWriteThatAStandInTook": ("a hint is forgotten before it is delivered", "copies passed over"),
     "ForgottenTooSoon": ("forgotten though an owner has not said that it holds it", "copies passed over"),
     "RefusedUnderItsSecondStamp": ("what stands under a former stamp is forgotten", "refused and written"),
+    "OutOfWhatItHeldAsAnOwner": ("a fallback answers with what it held as an owner", "came back"),
+    "AGroupedBucketIsNew": ("a grouped bucket begins no epoch", "copies passed over"),
     "WrittenWhileItIsForgotten": ("forgotten although it is another record by now", "copies passed over"),
 }
 
