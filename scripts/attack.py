@@ -32,6 +32,7 @@ from raykv.records.record import pack_body, stamp
 from raykv.transport import Endpoint, wire
 from raykv.transport.sockets import open_socket
 from raykv.versions import time_from_ms
+from rounds.percentiles import p99_ms
 
 if TYPE_CHECKING:
     import socket
@@ -238,11 +239,6 @@ class Load:
             took_s.append(time.monotonic() - began_s)
             time.sleep(0.001)
         return took_s, failed
-
-
-def p99_ms(took_s: list[float]) -> float:
-    """Return the 99th percentile in milliseconds."""
-    return 1000 * sorted(took_s)[int(len(took_s) * 0.99)]
 
 
 def measure(store: raykv.Store, kinds: list[str], seconds: float, rounds: int) -> list[dict[str, Any]]:

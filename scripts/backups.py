@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ import ray
 
 import raykv
 from raykv.actors import backups
+from rounds.percentiles import p99_ms
 
 NAME = "backed-up"
 BATCH = 500
@@ -73,7 +73,7 @@ class Client(threading.Thread):
                     self.took.append((began_s, kind, time.monotonic() - began_s))
 
 
-def p99_ms(clients: list[Client], kind: str, spans: list[tuple[float, float]]) -> float:
+def p99_ms_of(clients: list[Client], kind: str, spans: list[tuple[float, float]]) -> float:
     """Return the 99th percentile of what began within these spans."""
     took = [
         took_s
@@ -81,7 +81,7 @@ def p99_ms(clients: list[Client], kind: str, spans: list[tuple[float, float]]) -
         for began_s, what, took_s in client.took
         if what == kind and any(first <= began_s <= last for first, last in spans)
     ]
-    return statistics.quantiles(took, n=100)[98] * 1000 if len(took) >= 2 else float("nan")
+    return p99_ms(took)
 
 
 def load(store: raykv.Store, records: int) -> float:
@@ -137,7 +137,7 @@ def measure(arguments: argparse.Namespace, directory: str) -> dict[str, Any]:
         client.join()
     found["snapshots"] = [dict(report) for report in reports]
     for kind in ("get", "put"):
-        before, during = p99_ms(clients, kind, calm), p99_ms(clients, kind, spans)
+        before, during = p99_ms_of(clients, kind, calm), p99_ms_of(clients, kind, spans)
         found[kind] = {"p99_ms": before, "p99_ms_during": during, "ratio": during / before}
         print(
             f"{kind}: p99 {before:.2f} ms, while snapshots are taken {during:.2f} ms: {during / before:.2f} x",

@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import random
-import statistics
 import sys
 import tempfile
 import threading
@@ -32,6 +31,7 @@ from raykv.cluster.peers import node_address
 from raykv.protocol import frames as f
 from raykv.records.keys import LAST_TAG_END
 from raykv.ring import Ring, moves
+from rounds.percentiles import p99_ms
 
 NAME = "elastic"
 CLIENTS = 3
@@ -140,7 +140,7 @@ def settle(store: raykv.Store) -> dict[str, Any]:
 def percentile(clients: list[Client], what: str, begin: float, end: float) -> float:
     """Return the 99th percentile of an operation's time in between, in milliseconds."""
     took = [each for client in clients for at, name, each in list(client.took) if begin <= at < end and name == what]
-    return statistics.quantiles(took, n=100)[98] * 1000
+    return p99_ms(took)
 
 
 def run_it(records: int, partitions: int, steady_s: float) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 import raykv
+from rounds.percentiles import p99_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,14 +93,14 @@ def value(number: int) -> dict[str, Any]:
     return {"n": number, "text": f"{number:09d}" * 28}
 
 
-def p99_ms(clients: list[Client], begin: float, end: float) -> dict[str, float]:
+def p99s_ms(clients: list[Client], begin: float, end: float) -> dict[str, float]:
     """Return the 99th percentile of each kind of operation that began in between."""
     found: dict[str, list[float]] = {}
     for client in clients:
         for at, what, took in list(client.took):
             if begin <= at < end:
                 found.setdefault(what, []).append(took)
-    return {what: round(statistics.quantiles(took, n=100)[98] * 1000, 2) for what, took in sorted(found.items())}
+    return {what: round(p99_ms(took), 2) for what, took in sorted(found.items())}
 
 
 def start_another_process() -> None:
@@ -121,16 +122,16 @@ def one_round(store: raykv.Store, clients: list[Client], steady_s: float) -> dic
     """Measure a steady time, and a restart of all nodes after it."""
     begin = time.monotonic()
     time.sleep(steady_s)
-    before = p99_ms(clients, begin, time.monotonic())
+    before = p99s_ms(clients, begin, time.monotonic())
     started = time.monotonic()
     for _ in store.status(timeout=30)["nodes"]:
         start_another_process()
-    starts = p99_ms(clients, started, time.monotonic())
+    starts = p99s_ms(clients, started, time.monotonic())
     time.sleep(SETTLE_S)
     middle, failed = time.monotonic(), sum(len(client.failed) for client in clients)
     restarted = store.restart_nodes()
     end = time.monotonic()
-    during = p99_ms(clients, middle, end)
+    during = p99s_ms(clients, middle, end)
     took = [at for client in clients for at, _, _ in list(client.took)]
     return {
         "restarted": restarted,

@@ -15,14 +15,16 @@ import signal
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import ray
 
 import raykv
 from benchmarks.sides import POLITE_S
 from benchmarks.stage import STORE, keys_in_turn
-from benchmarks.timing import latencies_us, open_loop, percentile, settle, spread
+from benchmarks.timing import latencies_us, longer_until, open_loop, percentile, settle, spread
 
 if TYPE_CHECKING:
     from benchmarks.sides import RaykvSide
@@ -51,6 +53,28 @@ LADDER = (1, 2, 4, 8)
 STEP_S = 1.0
 
 
+class _Carried(NamedTuple):
+    """What became of a load that does not wait."""
+
+    taken: list[float]
+    """Microseconds that each operation took which did not fail."""
+    failed: int
+    took_s: float
+    late_s: float
+    """How much longer than planned."""
+
+
+def _carried(side: RaykvSide, keys: list[str], rate: float, draw: random.Random, duration_s: float) -> _Carried:
+    began = time.perf_counter()
+    taken, failed = side.runner.run(open_loop(side.bucket.aio.get, keys, rate, duration_s, draw, raykv.RaykvError))
+    took_s = time.perf_counter() - began
+    return _Carried(taken, failed.total(), took_s, took_s - duration_s)
+
+
+def _some_taken(carried: _Carried) -> bool:
+    return bool(carried.taken)
+
+
 def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     """p99.9 of ``get`` at half the saturation load beside its p50, in one client process.
 
@@ -63,21 +87,16 @@ def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     side.rate(keys[:2048], AT_ONCE)
     for turn in range(stage.rounds):
         stage.report(f"floors: tail at half load, round {turn + 1}")
-        order, draw, work = keys_in_turn(keys, turn), random.Random(turn), side.bucket.aio.get
+        order, draw = keys_in_turn(keys, turn), random.Random(turn)
         most = side.rate((order * 2)[: 2_048 if stage.quick else 5_120], AT_ONCE)
-        began = time.perf_counter()
-        duration_s = 0.3 if stage.quick else 1.0
-        through, _ = side.runner.run(open_loop(work, order, most, duration_s, draw, raykv.RaykvError))
-        load = len(through) / (time.perf_counter() - began) / 2
-        duration_s = 0.7 if stage.quick else TAIL_S
-        began = time.perf_counter()
-        taken, failed = side.runner.run(open_loop(work, order, load, duration_s, draw, raykv.RaykvError))
-        amiss += failed.total()
-        late = time.perf_counter() - began > duration_s + BEHIND_S
+        through = longer_until(partial(_carried, side, order, most, draw), _some_taken, 0.3 if stage.quick else 1.0)
+        load = len(through.taken) / through.took_s / 2
+        carried = longer_until(partial(_carried, side, order, load, draw), _some_taken, 0.7 if stage.quick else TAIL_S)
+        amiss += carried.failed
         alone.append(percentile(side.at_once(order[:200], 1), 0.5))
-        behind += late or percentile(taken, 0.5) > PILED_UP * alone[-1]
-        high.append(percentile(taken, 0.999))
-        middle.append(percentile(taken, 0.5))
+        middle.append(percentile(carried.taken, 0.5))
+        behind += carried.late_s > BEHIND_S or middle[-1] > PILED_UP * alone[-1]
+        high.append(percentile(carried.taken, 0.999))
         loads.append(load)
     return "tail", high, middle, {"load": spread(loads), "alone": spread(alone), "behind": behind, "amiss": amiss}
 
@@ -128,28 +147,52 @@ def frozen(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     If the supervisor starts another in its place meanwhile, that is part of what is measured.
     """
     store, later, before, failed, longest = raykv.connect(STORE), [], [], 0, 0.0
-    healthy_s, found_out_s, frozen_s = (0.5, 0.5, 0.5) if stage.quick else (HEALTHY_S, FOUND_OUT_S, FROZEN_S)
     settle()
     for turn in range(1 if stage.quick else stage.rounds):
         stage.report(f"floors: one replica frozen, round {turn + 1}")
-        pid = store.status()["nodes"][turn % 3]["pid"]
-        begin_s = time.time()
-        stop_s = begin_s + 0.5 + healthy_s
-        end_s = stop_s + found_out_s + frozen_s
-        stopper = threading.Timer(stop_s - time.time(), os.kill, (pid, signal.SIGSTOP))
-        stopper.start()
-        try:
-            outcomes = side.runner.run(mixed(side.bucket.aio, keys, CLIENTS, end_s))
-        finally:
-            stopper.join()
-            with contextlib.suppress(ProcessLookupError):  # the supervisor has ended it
-                os.kill(pid, signal.SIGCONT)
-        before.append(between(outcomes, begin_s + 0.5, stop_s))
-        later.append(between(outcomes, stop_s + found_out_s, end_s))
-        failed += sum(count for (_, outcome), count in outcomes.items() if outcome != "ok")
-        longest = max(longest, _longest_silence_s(outcomes))
-        until_all_up(store)
+
+        def measure(healthy_s: float, turn: int = turn) -> _Frozen:
+            return _with_one_frozen(store, turn % 3, side, keys, healthy_s, 0.5 if stage.quick else FROZEN_S)
+
+        found = longer_until(measure, lambda found: found.before, 0.5 if stage.quick else HEALTHY_S)
+        before.append(found.before)
+        later.append(found.later)
+        failed += found.failed
+        longest = max(longest, found.longest_silence_s)
     return "frozen", later, before, {"amiss": failed, "longest_silence_s": longest}
+
+
+class _Frozen(NamedTuple):
+    """What a load saw of a replica that froze: operations a second before, and once that was found out."""
+
+    before: float
+    later: float
+    failed: int
+    longest_silence_s: float
+
+
+def _with_one_frozen(
+    store: raykv.Store, number: int, side: RaykvSide, keys: list[str], healthy_s: float, frozen_s: float
+) -> _Frozen:
+    pid = store.status()["nodes"][number]["pid"]
+    begin_s = time.time()
+    stop_s = begin_s + 0.5 + healthy_s
+    found_out_s = stop_s + min(frozen_s, FOUND_OUT_S)
+    end_s = found_out_s + frozen_s
+    stopper = threading.Timer(stop_s - time.time(), os.kill, (pid, signal.SIGSTOP))
+    stopper.start()
+    try:
+        outcomes = side.runner.run(mixed(side.bucket.aio, keys, CLIENTS, end_s))
+    finally:
+        stopper.join()
+        with contextlib.suppress(ProcessLookupError):  # the supervisor has ended it
+            os.kill(pid, signal.SIGCONT)
+    until_all_up(store)
+    failed = sum(count for (_, outcome), count in outcomes.items() if outcome != "ok")
+    return _Frozen(
+        between(outcomes, begin_s + 0.5, stop_s), between(outcomes, found_out_s, end_s), failed,
+        _longest_silence_s(outcomes),
+    )  # fmt: skip
 
 
 def _longest_silence_s(outcomes: Counter[tuple[int, str]]) -> float:
@@ -246,7 +289,9 @@ def overload(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
             stage.report(f"floors: overload, round {turn + 1}")
             steps = [step for step in LADDER if step < most]
             for step in steps:
-                rate, _ = _together(clients[:step], some, OUTSTANDING // 2, step_s)
+                rate, _ = longer_until(
+                    partial(_together, clients[:step], some, OUTSTANDING // 2), itemgetter(0), step_s
+                )
                 ladder.setdefault(step, []).append(rate)
             rate, outcomes = _together(clients, some, OUTSTANDING, 2 * step_s)
             reached.append(rate)

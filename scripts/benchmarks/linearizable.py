@@ -22,7 +22,16 @@ import raykv
 from benchmarks.faults import until_all_up
 from benchmarks.sides import redis_side
 from benchmarks.stage import STORE, keys_in_turn
-from benchmarks.timing import Timed, alternate, alternate_rates, closed_loop, percentile, settle, spread
+from benchmarks.timing import (
+    Timed,
+    alternate,
+    alternate_rates,
+    closed_loop,
+    longer_until,
+    percentile,
+    settle,
+    spread,
+)
 from leaders import leaders, pids
 
 if TYPE_CHECKING:
@@ -234,19 +243,23 @@ class Linearizable:
 
     def _updates(self) -> None:
         bucket, runner = self.linear.aio, self.runner
-        during_s = 1.0 if self.stage.quick else 4.0
+        least_s = 1.0 if self.stage.quick else 4.0
 
-        async def counts(work: Callable[[], Awaitable[Any]]) -> list[int]:
+        async def counts(during_s: float) -> list[int]:
             end_s = time.perf_counter() + during_s
 
             async def one() -> int:
                 count = 0
                 while time.perf_counter() < end_s:
-                    await work()
+                    await update()
                     count += 1
                 return count
 
             return await asyncio.gather(*(one() for _ in range(UPDATERS)))
+
+        def measured(during_s: float) -> tuple[list[int], float]:
+            began_s = time.perf_counter()
+            return runner.run(counts(during_s)), time.perf_counter() - began_s
 
         async def update() -> None:
             await bucket.update("updated", lambda present: present + 1, 0, timeout=UPDATE_TIMEOUT_S)
@@ -257,15 +270,14 @@ class Linearizable:
 
             def updates() -> None:
                 nonlocal done
-                began_s = time.perf_counter()
-                found = runner.run(counts(update))
-                ours.append(sum(found) / (time.perf_counter() - began_s))
-                slowest.append(min(found) / during_s)
-                means.append(sum(found) / UPDATERS / during_s)
+                found, took_s = longer_until(measured, lambda found: sum(found[0]), least_s)
+                ours.append(sum(found) / took_s)
+                slowest.append(min(found) / took_s)
+                means.append(sum(found) / UPDATERS / took_s)
                 done += sum(found)
 
             def adds() -> None:
-                wanted = UPDATERS * int(during_s * 40)
+                wanted = UPDATERS * int(least_s * 40)
                 theirs.append(self.counter.rate(runner, wanted, UPDATERS))
 
             for side in (updates, adds) if turn % 2 else (adds, updates):

@@ -13,11 +13,16 @@ import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+T = TypeVar("T")
+
+LONGEST_S = 60.0
+"""The longest window in which anything at all must be done."""
 
 
 @dataclass
@@ -73,6 +78,20 @@ def per_second(work: Callable[[], Any], count: int) -> float:
     began = time.perf_counter()
     work()
     return count / (time.perf_counter() - began)
+
+
+def longer_until(measure: Callable[[float], T], is_some: Callable[[T], object], duration_s: float) -> T:
+    """Return what ``measure(duration_s)`` finds, for twice as long each time while ``is_some`` says that it found nothing.
+
+    On a busy machine no process may get to run within a short window, and a ratio to nothing is none. Raises
+    ``RuntimeError`` when ``LONGEST_S`` was not enough.
+    """
+    while duration_s <= LONGEST_S:
+        found = measure(duration_s)
+        if is_some(found):
+            return found
+        duration_s *= 2
+    raise RuntimeError(f"nothing was done within {LONGEST_S:g} s: this machine is too busy to measure anything")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
