@@ -415,6 +415,28 @@ class Books:
                 raise _unknown(self.name) if unsure else failure
             yield from self._before_the_next(tries, until_s, failed=known.book is None)
 
+    def remove_done(self, operations: Operations, shard: int, seq: int, until_s: float) -> Steps[bool]:
+        """Remove a slot that stands where a later one is to be put; return False if not all of its jobs are done.
+
+        Usually a revision of the book takes removals along. Where nothing waits none comes, and the slot would be in the way
+        for good. Raises the errors of a change; it may be tried again.
+        """
+        book = yield from self.fresh_book(operations, shard, until_s)
+        if book.refers_to(seq):
+            return False
+        change = operations.delete_change(self.slot_key(shard, seq), fence=shards.free_fence(seq))
+        (settled,), _ = yield from operations.carry_out([change], self.request_s(until_s))
+        if isinstance(settled, RaykvError):
+            raise settled
+        return True
+
+    def not_done(self) -> Overloaded:
+        """Return the error of a put where the job of an earlier use of the slot is not done."""
+        return Overloaded(
+            f"nothing was put: a job of queue {shown(self.name)} has not been done while {shards.RING} slots were put after "
+            "it; finish it, or remove it from the dead letters"
+        )
+
     def _before_the_next(self, tries: int, until_s: float, *, failed: bool) -> Steps[None]:
         """Wait before a revision is tried again: longer each time if it failed, a moment now and then if others race it."""
         if failed:

@@ -185,10 +185,13 @@ class Puts(Books):
         were_unsure = {*call.unsure}
         settled, _ = yield from operations.carry_out(changes, self.request_s(until_s))
         failure: RaykvError | None = None
+        in_the_way: list[tuple[int, int]] = []
         for put, each in zip(sent, settled, strict=True):
             if isinstance(each, f.Settled) and each.status != c.STALE:
                 call.unsure.pop(put.shard, None)
-                self._settle(call, put, each, was_unsure=put.shard in were_unsure)
+                former = self._settle(call, put, each, was_unsure=put.shard in were_unsure)
+                if former is not None:
+                    in_the_way.append((put.shard, former))
                 continue
             error = each if isinstance(each, RaykvError) else WriteOutcomeUnknown("its outcome is not known", acks=[])
             if not isinstance(error, TRY_AGAIN):
@@ -198,10 +201,28 @@ class Puts(Books):
                 call.unsure[put.shard] = put
             elif put.shard not in were_unsure:
                 call.waiting.appendleft(put.at)
+        return (yield from self._make_way(operations, in_the_way, until_s)) or failure
+
+    def _make_way(
+        self, operations: Operations, in_the_way: list[tuple[int, int]], until_s: float
+    ) -> Steps[RaykvError | None]:
+        """Remove done slots, each a shard and a number; return why one could not be, if that may pass."""
+        failure: RaykvError | None = None
+        for shard, seq in in_the_way:
+            try:
+                is_free = yield from self.remove_done(operations, shard, seq, until_s)
+            except TRY_AGAIN as error:
+                failure = error
+            else:
+                if not is_free:
+                    raise self.not_done()
         return failure
 
-    def _settle(self, call: _Call, put: _Put, settled: f.Settled, *, was_unsure: bool) -> None:
-        """Account for a write whose outcome is known. Raises ``Overloaded``, ``WriteOutcomeUnknown``."""
+    def _settle(self, call: _Call, put: _Put, settled: f.Settled, *, was_unsure: bool) -> int | None:
+        """Account for a write whose outcome is known; return the slot of an earlier use of the key that was in its way.
+
+        Raises ``WriteOutcomeUnknown``.
+        """
         known = self._known[put.shard]
         there: Slot | None = None
         if settled.status == c.CONFLICT and settled.payload is not None:
@@ -209,22 +230,21 @@ class Puts(Books):
         if settled.status == c.DONE or (there is not None and there.put_id == call.put_id(put)):
             call.placed[put.at] = put
             known.tail = put.seq + 1, put.before + len(call.slots[put.at])
-            return
+            return None
         call.waiting.appendleft(put.at)
         call.races[put.shard] += 1
         if there is not None and there.seq == put.seq:  # another was first
             known.tail = None if call.races[put.shard] % LOST_RACES == 0 else (there.seq + 1, there.behind)
-            return
+            return None
         known.tail = known.book = None
-        if there is not None and there.seq < put.seq:
-            raise Overloaded(
-                f"a job of queue {shown(self.name)} has not been done while {shards.RING} slots were put after it; "
-                "finish it, or remove it from the dead letters"
-            )
-        if was_unsure:  # the slot is free again: it was put and done meanwhile, or another was
+        if was_unsure:  # what was sent before may still come into effect, once the place is free
             call.unsure[put.shard] = put
             call.waiting.popleft()
+        if there is not None and there.seq < put.seq:
+            return there.seq
+        if was_unsure:  # the slot is free again: it was put and done meanwhile, or another was
             raise WriteOutcomeUnknown("what was put there has been done meanwhile", acks=[])
+        return None
 
     def _failed(self, error: RaykvError, call: _Call, jobs: int) -> RaykvError:
         """Return the error of a call that did not put all of its jobs."""
