@@ -3,6 +3,7 @@
 A seed is handed to a worker when the worker has done the one before, so the parent always knows which seed a worker has.
 One that dies costs its seed (rule "worker died"), one whose seed takes too long ends itself with a traceback of where it
 was (rule "stuck"; ``faulthandler`` does that from C, whatever Python is doing); another worker goes on with the rest.
+Too long is processor time, which a busy machine does not lengthen, or many times that by the clock.
 A run that raises costs nothing but its seed (``attempt``).
 
 Workers are spawned, not forked: they begin with nothing of the parent's, as a replay does. Seeds do not see each other;
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 LIMIT_S = 120.0
+_WAITS = 10
+"""A run that waits takes no processor time: after this many times its limit, by the clock, it is stuck as well."""
 _GRACE_S = 10.0
 _STUCK = "Timeout ("
-"""How faulthandler opens what it writes when the time is over."""
+"""How faulthandler opens what it writes when the time by the clock is over."""
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -65,6 +68,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     run: Callable[[int, bool], Result]
     weak: bool = False
     limit_s: float = LIMIT_S
+    """Processor time that one seed may take."""
+
+    @property
+    def clock_limit_s(self) -> float:
+        """How long one seed may take by the clock."""
+        return _WAITS * self.limit_s
 
 
 def run_seed(seed: int, weak: bool) -> Result:
@@ -146,7 +155,7 @@ class _Worker:
 
     def overdue(self) -> bool:
         """Whether it should have ended itself by now."""
-        return time.monotonic() - self._since_s > self._job.limit_s + _GRACE_S
+        return time.monotonic() - self._since_s > self._job.clock_limit_s + _GRACE_S
 
     def result(self) -> Result:
         """Return what became of its seed; if it cannot say so itself, it is ended."""
@@ -162,7 +171,8 @@ class _Worker:
         self.process.join()
         seconds = time.monotonic() - self._since_s
         words = self._last_words.read_text(errors="replace")
-        rule = "stuck" if words.startswith(_STUCK) else rule
+        if words.startswith(_STUCK) or self.process.exitcode == -signal.SIGPROF:
+            rule = "stuck"
         violation = Violation(rule, "", f"after {seconds:.1f} s: {cause}\n{words}".rstrip())
         report = _reported(self._seed, violation, weak=self._job.weak)
         return Result(seed=self._seed, violations=[violation], seconds=seconds, report=report)
@@ -180,6 +190,7 @@ def _work(connection: Connection, job: Job, last_words: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     with open(last_words, "w") as words:
         faulthandler.enable(words)
+        faulthandler.register(signal.SIGPROF, words, chain=True)  # and then it ends, as by any SIGPROF
         gc.collect()
         gc.freeze()  # each run ends with a collection, which need not look at the modules again
         while True:
@@ -187,7 +198,8 @@ def _work(connection: Connection, job: Job, last_words: str) -> None:
                 seed = connection.recv()
             except (EOFError, OSError):
                 return
-            faulthandler.dump_traceback_later(job.limit_s, exit=True, file=words)
+            signal.setitimer(signal.ITIMER_PROF, job.limit_s)
+            faulthandler.dump_traceback_later(job.clock_limit_s, exit=True, file=words)
             try:
                 result = job.run(seed, job.weak)
             except Exception as error:  # noqa: BLE001 - a report that cannot be made must not end the batch
@@ -195,6 +207,7 @@ def _work(connection: Connection, job: Job, last_words: str) -> None:
                 violation = Violation(f"raised {type(error).__name__}", "", text)
                 result = Result(seed=seed, violations=[violation], report=_reported(seed, violation, weak=job.weak))
             faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
             connection.send(result)
 
 

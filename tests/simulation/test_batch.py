@@ -23,6 +23,8 @@ JOBS = """
             time.sleep(60)
         if seed == 4:
             raise KeyError("four")
+        while seed == 5:
+            pass
         return Result(seed=seed, violations=[], trace_hash=f"{seed} {weak}")
 """
 
@@ -36,13 +38,14 @@ def jobs(tmp_path, monkeypatch):
 
 
 def test_one_bad_seed_costs_only_itself(jobs):
-    results = {result.seed: result for result in batch(range(1, 9), jobs=2, job=Job(run=jobs.run, limit_s=1.0))}
+    results = {result.seed: result for result in batch(range(1, 9), jobs=2, job=Job(run=jobs.run, limit_s=0.5))}
     assert sorted(results) == [1, 2, 3, 4, 5, 6, 7, 8]
     rules = {seed: result.violations[0].rule for seed, result in results.items() if result.violations}
-    assert rules == {2: "worker died", 3: "stuck", 4: "raised KeyError"}
+    assert rules == {2: "worker died", 3: "stuck", 4: "raised KeyError", 5: "stuck"}
     assert "exit code 7" in results[2].report
     assert "time.sleep(60)" in results[3].report or "raykv_test_jobs.py" in results[3].report
     assert "KeyError: 'four'" in results[4].report
+    assert "raykv_test_jobs.py" in results[5].report, "where it was"
     assert "scripts/simulate --seed 3" in results[3].report
     assert results[8].trace_hash == "8 False"
 
