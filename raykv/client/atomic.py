@@ -6,9 +6,10 @@ outcome stays unknown raises ``WriteOutcomeUnknown``, and may still come into ef
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from raykv.client.exchange import Answer, Steps
     from raykv.client.lanes import Lane
+
+T = TypeVar("T")
 
 RESEND_PAUSE_S = 0.05
 PATIENT_CONFLICTS = 2
@@ -126,10 +129,33 @@ class Atomic(Reads):
 
     def update(self, key: Key, change: Callable[[Any], Any], default: Any, *, timeout: Any) -> Steps[Any]:
         """Read, apply, and write on condition that nothing else was written; again until it holds."""
+        timeout_s = self.check_update(change, timeout)
+        applied = functools.partial(self.applied, key, encode_key(key), change, default)
+        return (yield from self.replace(key, applied, timeout_s))
+
+    def check_update(self, change: Any, timeout: Any) -> float:
+        """Return an update's time-out. Raises ``InvalidOption`` for what cannot be one."""
         self.refuse_elsewhere("update")
         if not callable(change):
             raise InvalidOption(f"update takes a function of the current value; got {shown(change)}")
-        timeout_s = check_change_timeout(timeout)
+        return check_change_timeout(timeout)
+
+    def applied(
+        self, key: Key, encoded: bytes, change: Callable[[Any], Any], default: Any, payload: bytes | None
+    ) -> tuple[Any, bytes]:
+        """Return what an update makes of what stands, and its payload. Raises the caller's errors."""
+        present = default if payload is None else self._decode(key, payload, self.config.codec)
+        value = called(change, present)
+        return value, self._payload(encoded, value)
+
+    def never_first(self, key: Key, timeout_s: float, version: bytes = b"", payload: bytes | None = None) -> RaykvError:
+        """Return the error of an update that others kept from being first for all of its time."""
+        stands = f.Settled(c.CONFLICT, version, payload)
+        how = f"for all of the {timeout_s:g} s"
+        return refusal(key, stands, lambda kept: self._decode(key, kept, self.config.codec), how=how)
+
+    def replace(self, key: Key, applied: Callable[[bytes | None], tuple[T, bytes]], timeout_s: float) -> Steps[T]:
+        """Write what ``applied(payload)`` makes of what stands; return what it returned beside the new payload."""
         until_s = self._session_clock.now_s() + timeout_s
         encoded, lane = encode_key(key), self._lanes.take()
         conflicts = PATIENT_CONFLICTS if self._is_contended(encoded) else 0
@@ -138,19 +164,11 @@ class Atomic(Reads):
         while True:
             left_s = until_s - self._session_clock.now_s()
             if left_s <= 0:
-                stands = f.Settled(c.CONFLICT, version, payload)
-                raise refusal(
-                    key,
-                    stands,
-                    lambda kept: self._decode(key, kept, self.config.codec),
-                    how=f"for all of the {timeout_s:g} s",
-                )
+                raise self.never_first(key, timeout_s, version, payload)
             if not known:
                 payload, version, certain = yield from self._present(encoded, lane, left_s, conflicts)
             try:
-                present = default if payload is None else self._decode(key, payload, self.config.codec)
-                value = called(change, present)
-                new = self._payload(encoded, value)
+                value, new = applied(payload)
             except Exception:
                 if certain:
                     raise

@@ -30,6 +30,9 @@ class AwaitableBucket(Handle[K, V]):
         """Return whether the key has a value: the awaitable form of ``key in bucket``. Errors and cost as for ``get``."""
         return await self._session.run_async(self._operations.contains(key, r=r, timeout=timeout))
 
+    async def _updated(self, key: Key, change: Callable[[Any], Any], default: Any, timeout: Any) -> Any:
+        return await self._session.updates.update(self._session, self._operations, key, change, default, timeout)
+
     def __aiter__(self) -> AsyncIterator[K]:
         return self._parts(self._operations.scan(keys_only=True), 0)
 

@@ -41,6 +41,9 @@ class BlockingBucket(Handle[K, V]):
             self._awaitable = AsyncBucket(self._session, self._operations, self._options)
         return self._awaitable
 
+    def _updated(self, key: Key, change: Callable[[Any], Any], default: Any, timeout: Any) -> Any:
+        return self._session.run(self._operations.update(key, change, default, timeout=timeout))
+
     def __getitem__(self, key: Key) -> V:
         steps = self._operations.get(key, _MISSING, r=None, timeout=DEFAULT_TIMEOUT_S)
         value = self._session.run(steps)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as DefaultingTypeVar  # what type checkers know it by; it is never imported
 
+    from raykv.client.combining import Updates
     from raykv.client.driver import Link, Stoppable
     from raykv.client.exchange import Steps
     from raykv.client.operations import Operations
@@ -60,6 +61,7 @@ class Session:
         self._lanes = Lanes(link.random_bytes)
         self._own_buckets: dict[str, Operations] = {}
         self._stops: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+        self._updates: Updates | None = None
 
     @property
     def is_open(self) -> bool:
@@ -74,6 +76,15 @@ class Session:
                 f"this handle of store {self.name!r} is closed; raykv.connect({self.name!r}) opens a new one"
             )
         return self._link
+
+    @property
+    def updates(self) -> Updates:
+        """The updates of awaitable handles that are under way."""
+        if self._updates is None:
+            from raykv.client.combining import Updates  # late: it needs asyncio, and blocking calls do without
+
+            self._updates = Updates()
+        return self._updates
 
     def run(self, steps: Steps[T]) -> T:
         """Run an operation, blocking."""
@@ -176,6 +187,11 @@ class LazySession(Session):
     def link(self) -> Link:
         """See ``Session``."""
         return self._arrived.link
+
+    @property
+    def updates(self) -> Updates:
+        """See ``Session``."""
+        return self._arrived.updates
 
     def open_bucket(
         self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"

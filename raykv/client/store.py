@@ -269,13 +269,16 @@ class Bucket(BlockingBucket[K, V]):
         ``change`` sees exactly the value that it replaces. It may be called several times, where others write meanwhile,
         and has to be free of side effects. Its error is passed on, and nothing is written.
 
+        Awaiting tasks of one event loop that update one key at the same time are carried out together: ``change`` of each is
+        called in turn, and what the last one returns is written once, for all of them.
+
         >>> stock = store.bucket("stock", versioning="linearizable")
         >>> stock.update("pears", lambda boxes: [*boxes, "a"], [])
         ['a']
 
         ``Conflict`` if others came first for the whole ``timeout``.
         """
-        new: V = self._session.run(self._operations.update(key, change, default, timeout=timeout))
+        new: V = self._updated(key, change, default, timeout)
         return new
 
     def add(self, key: Key, amount: int = 1, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
