@@ -11,8 +11,8 @@ Read in this order:
   itself; ``repairs`` and ``views``: how the answers print. ``plain_calls``: answers to those who call the coordinator's
   actor themselves.
 * ``atomic``: the changes of a linearizable bucket, each under a lane and a number (``lanes``); ``version`` names what one
-  wrote. ``combining``: updates of one key by many tasks, carried out together. ``counters`` and ``locks`` are made of them, with a face each (``aio_primitives``, ``primitives``); ``renewals``
-  renews a lock in the background.
+  wrote. ``combining``: updates of one key by many tasks, carried out together. ``counters`` and ``locks`` are made of
+  changes, with a face each (``aio_primitives``, ``primitives``); ``renewals`` renews a lock in the background.
 * ``shards``: what has become of the jobs of a queue, pure; ``queue_books``, ``queue_puts``, ``queue_names``, ``queues``: its
   steps, with the faces ``aio_queue`` and ``task_queue`` (``awaiting_queue``, ``blocking_queue``: what these do not share).
 * ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting.
