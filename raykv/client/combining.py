@@ -1,6 +1,6 @@
 """Combined updates: tasks of one event loop that update one key at the same time share one read and one write.
 
-After flat combining (Hendler, Incze, Shavit, Tzafrir 2010). Who comes while an update of the key is under way waits; then
+After flat combining (Hendler et al. 2010). Who comes while an update of the key is under way waits; then
 all that wait are applied in turn, and what the last one returns is written once. Each sees exactly the value that it
 replaces, as it would be read: to everybody else they came one right after the other. Of tasks that update one key all the
 time nearly all are carried out together, and the leader of the key has one change to make for them. An update that is alone
