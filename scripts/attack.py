@@ -32,7 +32,7 @@ from raykv.records.record import pack_body, stamp
 from raykv.transport import Endpoint, wire
 from raykv.transport.sockets import open_socket
 from raykv.versions import time_from_ms
-from rounds.percentiles import p99_ms
+from rounds.percentiles import p99_ms, times
 
 if TYPE_CHECKING:
     import socket
@@ -274,7 +274,7 @@ def measure(store: raykv.Store, kinds: list[str], seconds: float, rounds: int) -
         with_ms, without_ms = statistics.median(attacked), statistics.median(quiet)
         figures = {
             "kind": kind, "restarted": restarted, "failed": failed, "p99_ms": round(with_ms, 2),
-            "p99_ms_without": round(without_ms, 2), "ratio": round(with_ms / without_ms, 2),
+            "p99_ms_without": round(without_ms, 2), "ratio": round(times(with_ms, without_ms), 2),
         }  # fmt: skip
         print("  ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
         found.append(figures)

@@ -25,7 +25,7 @@ import ray
 
 import raykv
 from raykv.actors import backups
-from rounds.percentiles import p99_ms
+from rounds.percentiles import p99_ms, times
 
 NAME = "backed-up"
 BATCH = 500
@@ -138,9 +138,9 @@ def measure(arguments: argparse.Namespace, directory: str) -> dict[str, Any]:
     found["snapshots"] = [dict(report) for report in reports]
     for kind in ("get", "put"):
         before, during = p99_ms_of(clients, kind, calm), p99_ms_of(clients, kind, spans)
-        found[kind] = {"p99_ms": before, "p99_ms_during": during, "ratio": during / before}
+        found[kind] = {"p99_ms": before, "p99_ms_during": during, "ratio": times(during, before)}
         print(
-            f"{kind}: p99 {before:.2f} ms, while snapshots are taken {during:.2f} ms: {during / before:.2f} x",
+            f"{kind}: p99 {before:.2f} ms, while snapshots are taken {during:.2f} ms: {times(during, before):.2f} x",
             flush=True,
         )
     found["failed"] = [said for client in clients for said in client.failed]

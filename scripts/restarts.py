@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 import raykv
-from rounds.percentiles import p99_ms
+from rounds.percentiles import p99_ms, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,8 +139,8 @@ def one_round(store: raykv.Store, clients: list[Client], steady_s: float) -> dic
         "failed": sum(len(client.failed) for client in clients) - failed,
         "operations": [sum(begin <= at < started for at in took), sum(middle <= at < end for at in took)],
         "p99_ms": {what: [before[what], starts.get(what), during.get(what)] for what in before},
-        "ratio_of_starts": {what: round(starts[what] / before[what], 2) for what in before if what in starts},
-        "ratio": {what: round(during[what] / before[what], 2) for what in before if what in during},
+        "ratio_of_starts": {what: round(times(starts[what], before[what]), 2) for what in before if what in starts},
+        "ratio": {what: round(times(during[what], before[what]), 2) for what in before if what in during},
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ray_starts import run_python
 from benchmarks.timing import longer_until
 from rounds.changes import Answers, as_words
 from rounds.holders import Tenancy, Told, present_holder, read, violations
-from rounds.percentiles import p99_ms
+from rounds.percentiles import p99_ms, times
 from simulation.change_checker import ChangeOp
 
 LONG_PARTS = ("queue", "values", "data")
@@ -136,8 +136,9 @@ def test_a_window_in_which_nothing_was_done_is_longer_the_next_time() -> None:
         longer_until(measure, lambda found: found < 0, 0.5)
 
 
-def test_a_percentile_of_next_to_nothing_is_no_number() -> None:
-    assert [math.isnan(p99_ms(took)) for took in ([], [0.1], [0.1, 0.1])] == [True, True, False]
+def test_a_percentile_of_next_to_nothing_keeps_no_bound() -> None:
+    assert [p99_ms(took) for took in ([], [0.1], [0.1, 0.1])] == [math.inf, math.inf, pytest.approx(100)]
+    assert [times(6.0, 2.0), times(math.inf, 2.0), times(6.0, math.inf)] == [3.0, math.inf, math.inf]
     assert p99_ms([0.001] * 200 + [1.0]) == pytest.approx(1.0)
 
 

@@ -91,8 +91,14 @@ def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
         most = side.rate((order * 2)[: 2_048 if stage.quick else 5_120], AT_ONCE)
         through = longer_until(partial(_carried, side, order, most, draw), _some_taken, 0.3 if stage.quick else 1.0)
         load = len(through.taken) / through.took_s / 2
-        carried = longer_until(partial(_carried, side, order, load, draw), _some_taken, 0.7 if stage.quick else TAIL_S)
-        amiss += carried.failed
+
+        def carry(duration_s: float, order: list[str] = order, load: float = load, draw: Any = draw) -> _Carried:
+            nonlocal amiss
+            carried = _carried(side, order, load, draw, duration_s)
+            amiss += carried.failed
+            return carried
+
+        carried = longer_until(carry, _some_taken, 0.7 if stage.quick else TAIL_S)
         alone.append(percentile(side.at_once(order[:200], 1), 0.5))
         middle.append(percentile(carried.taken, 0.5))
         behind += carried.late_s > BEHIND_S or middle[-1] > PILED_UP * alone[-1]
@@ -152,12 +158,14 @@ def frozen(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
         stage.report(f"floors: one replica frozen, round {turn + 1}")
 
         def measure(healthy_s: float, turn: int = turn) -> _Frozen:
-            return _with_one_frozen(store, turn % 3, side, keys, healthy_s, 0.5 if stage.quick else FROZEN_S)
+            nonlocal failed
+            found = _with_one_frozen(store, turn % 3, side, keys, healthy_s, 0.5 if stage.quick else FROZEN_S)
+            failed += found.failed
+            return found
 
         found = longer_until(measure, lambda found: found.before, 0.5 if stage.quick else HEALTHY_S)
         before.append(found.before)
         later.append(found.later)
-        failed += found.failed
         longest = max(longest, found.longest_silence_s)
     return "frozen", later, before, {"amiss": failed, "longest_silence_s": longest}
 
