@@ -430,6 +430,12 @@ class Books:
             raise settled
         return True
 
+    def standing(self, settled: f.Settled) -> Slot | None:
+        """Return the slot that stands where another was to be put, as its refusal shows it."""
+        if settled.status != c.CONFLICT or settled.payload is None:
+            return None
+        return shards.slot_of(settled.payload[1:], self.name)
+
     def not_done(self) -> Overloaded:
         """Return the error of a put where the job of an earlier use of the slot is not done."""
         return Overloaded(

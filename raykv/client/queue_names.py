@@ -105,11 +105,12 @@ class NamedPuts(Puts):
                 if settled.status == c.STALE:
                     raise WriteOutcomeUnknown("its outcome is not known any more", acks=[])
                 unsure = False
-                if (former := self._in_the_way(place, settled)) is not None:
-                    if not (yield from self.remove_done(operations, place.shard, former, until_s)):
+                there = self.standing(settled)
+                if there is not None and there.seq < place.seq:  # of an earlier use of the key
+                    if not (yield from self.remove_done(operations, place.shard, there.seq, until_s)):
                         raise self.not_done()
                     continue
-                if self._is_own(place, settled, name):
+                if self._is_own(place, settled, there, name):
                     self.count("put", int(settled.status == c.DONE))
                     yield from self.note_named(operations, [slot], place.shard, until_s)
                     return job_id
@@ -151,22 +152,12 @@ class NamedPuts(Puts):
         if isinstance(settled, RaykvError) and not isinstance(settled, WriteOutcomeUnknown):
             raise settled  # what stands is read next, whoever wrote it
 
-    def _in_the_way(self, place: Named, settled: f.Settled) -> int | None:
-        """Return the slot of an earlier use of the key, if one stands there."""
-        if settled.status != c.CONFLICT or settled.payload is None:
-            return None
-        there = shards.slot_of(settled.payload[1:], self.name)
-        return there.seq if there.seq < place.seq else None
-
-    def _is_own(self, place: Named, settled: f.Settled, name: str) -> bool:
+    def _is_own(self, place: Named, settled: f.Settled, there: Slot | None, name: str) -> bool:
         """Return whether the slot is this job's."""
         if settled.status == c.DONE:
             self._known[place.shard].tail = place.seq + 1, place.before + 1
             return True
-        if settled.status != c.CONFLICT or settled.payload is None:
-            return False
-        there = shards.slot_of(settled.payload[1:], self.name)
-        return there.seq == place.seq and there.put_id == self._put_id(name)
+        return there is not None and there.seq == place.seq and there.put_id == self._put_id(name)
 
     def note_named(self, operations: Operations, slots: Iterable[Slot], shard: int, until_s: float) -> Steps[None]:
         """Note that the jobs of these slots were written, as far as they have names."""

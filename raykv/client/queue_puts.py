@@ -224,9 +224,7 @@ class Puts(Books):
         Raises ``WriteOutcomeUnknown``.
         """
         known = self._known[put.shard]
-        there: Slot | None = None
-        if settled.status == c.CONFLICT and settled.payload is not None:
-            there = shards.slot_of(settled.payload[1:], self.name)
+        there = self.standing(settled)
         if settled.status == c.DONE or (there is not None and there.put_id == call.put_id(put)):
             call.placed[put.at] = put
             known.tail = put.seq + 1, put.before + len(call.slots[put.at])
