@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import itertools
 import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import raykv.sim
 from raykv.client import combining
-from raykv.errors import Conflict, PairTooLarge, RaykvError, WriteOutcomeUnknown
+from raykv.errors import Conflict, PairTooLarge, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -250,6 +252,65 @@ def test_a_batch_that_fails_tells_each_of_its_members(many: Many) -> None:
     found = many.world.run(work())
     assert all(isinstance(each, RaykvError) for each in found)
     assert len({id(each) for each in found}) == 4, "each has one of its own"
+
+
+def test_one_that_was_not_sent_knows_that_it_has_written_nothing(many: Many, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody knows what became of what was sent."""
+    usual = many.bucket._operations.replace
+
+    def lost(key: Any, applied: Any, timeout_s: float) -> Any:
+        if not isinstance(applied, combining._Batch):
+            return (yield from usual(key, applied, timeout_s))
+        applied(None)
+        raise WriteOutcomeUnknown("lost on the way", acks=[])
+
+    def fails(_: Any) -> Any:
+        raise KeyError("own")
+
+    monkeypatch.setattr(many.bucket._operations, "replace", lost)
+    first, *sent, failed = many.updates(plus_one, plus_one, plus_one, fails)
+    assert first == 1
+    assert [type(error) for error in sent] == [WriteOutcomeUnknown] * 2
+    assert sent[0] is not sent[1], "each has one of its own"
+    assert isinstance(failed, StoreUnavailable)
+    assert "nothing was written" in str(failed)
+
+
+def test_who_has_left_or_is_late_is_not_applied() -> None:
+    async def work() -> None:
+        calls: list[bytes | None] = []
+
+        def apply(payload: bytes | None) -> tuple[int, bytes]:
+            calls.append(payload)
+            if len(calls) == 1:
+                raise KeyError("at first")
+            return len(calls), b"new"
+
+        member = combining.Member(apply, until_s=5.0)
+        assert member.applied(b"old", 1.0) == b"old"
+        assert isinstance(member.error, KeyError)
+        assert not member.is_sent
+        assert member.applied(b"old", 2.0) == b"new"
+        assert member.is_sent
+        assert member.error is None, "of a value that never was"
+        assert member.applied(b"old", 5.0) == b"old"
+        assert not member.is_sent, "what was sent before was refused"
+        member.future.cancel()
+        assert member.applied(b"old", 3.0) == b"old"
+        assert calls == [b"old"] * 2
+
+    asyncio.run(work())
+
+
+def test_an_outcome_that_comes_as_the_time_ends_counts(many: Many, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Over(contextlib.AbstractAsyncContextManager[None]):
+        def __init__(self, _: float) -> None: ...
+
+        async def __aexit__(self, *_: object) -> None:
+            raise TimeoutError
+
+    monkeypatch.setattr(combining, "asyncio", SimpleNamespace(**vars(asyncio) | {"timeout": Over}))
+    assert many.updates(plus_one, plus_one, plus_one) == [1, 2, 3]
 
 
 def test_a_change_is_called_in_its_callers_context(many: Many) -> None:
