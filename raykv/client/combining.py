@@ -1,10 +1,9 @@
 """Combined updates: tasks of one event loop that update one key at the same time share one read and one write.
 
-After flat combining (Hendler et al. 2010). Who comes while an update of the key is under way waits; then
-all that wait are applied in turn, and what the last one returns is written once. Each sees exactly the value that it
-replaces, as it would be read: to everybody else they came one right after the other. Of tasks that update one key all the
-time nearly all are carried out together, and the leader of the key has one change to make for them. An update that is alone
-goes its usual way.
+After flat combining (Hendler et al. 2010). Who comes while an update of the key is under way waits; then all that wait are
+applied in turn, and what the last one returns is written once. Each sees exactly the value that it replaces, as it would be
+read: to everybody else they came one right after the other. Of tasks that update one key all the time nearly all are
+carried out together, and the leader of the key has one change to make for them. An update that is alone goes its usual way.
 
 A batch is a task of its own: a member that is cancelled, or whose time is over, takes nobody's update along.
 """
@@ -15,7 +14,7 @@ import asyncio
 import contextvars
 import copy
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykv.client.driver import GRACE
 from raykv.client.given import CallersStop
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from raykv.client.handle import Session
     from raykv.client.operations import Operations
 
+Name: TypeAlias = "tuple[asyncio.AbstractEventLoop, int, bytes]"
+"""Event loop, bucket and key."""
 MOST_MEMBERS = 128
 """Members of one batch: applying them must not hold the event loop for long."""
 
@@ -104,12 +105,26 @@ class _Batch:
         return None, payload
 
 
+class _Line:
+    """An update of one key that is under way, and those that wait for it."""
+
+    def __init__(self, session: Session, operations: Operations, key: Key) -> None:
+        self._session = session
+        self._operations = operations
+        self._key = key
+        self.now_s = operations.now_s
+        self.waiting: list[Member] = []
+
+    async def replace(self, applied: Callable[[bytes | None], tuple[Any, bytes]], timeout_s: float) -> Any:
+        """See ``Operations.replace``."""
+        return await self._session.run_async(self._operations.replace(self._key, applied, timeout_s))
+
+
 class Updates:
     """The updates of one session's awaitable handles that are under way."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[asyncio.AbstractEventLoop, int, bytes], list[Member]] = {}
-        """Event loop, bucket and key of each update under way -> those that wait for it."""
+        self._lines: dict[Name, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def update(
@@ -126,15 +141,15 @@ class Updates:
         encoded = encode_key(key)
         apply = functools.partial(operations.applied, key, encoded, change, default)
         name = asyncio.get_running_loop(), operations.bucket_id, encoded
-        waiting = self._waiting.get(name)
-        if waiting is None:
-            self._waiting[name] = []
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = _Line(session, operations, key)
             try:
-                return await session.run_async(operations.replace(key, apply, timeout_s))
+                return await line.replace(apply, timeout_s)
             finally:
-                self._go_on(session, operations, key, name)
-        member = Member(apply, operations.now_s() + timeout_s)
-        waiting.append(member)
+                self._go_on(name, line)
+        member = Member(apply, line.now_s() + timeout_s)
+        line.waiting.append(member)
         try:
             async with asyncio.timeout(timeout_s * GRACE):
                 await member.future
@@ -150,45 +165,32 @@ class Updates:
             raise operations.never_first(key, timeout_s) from None
         return member.result()
 
-    def _go_on(
-        self,
-        session: Session,
-        operations: Operations,
-        key: Key,
-        name: tuple[asyncio.AbstractEventLoop, int, bytes],
-    ) -> None:
+    def _go_on(self, name: Name, line: _Line) -> None:
         """Carry out what waits; if nothing does, the next update is alone."""
+        waiting = [member for member in line.waiting if not member.future.done()]
         loop = name[0]
-        waiting = [member for member in self._waiting.pop(name) if not member.future.done()]
         if not waiting or loop.is_closed():
+            del self._lines[name]
             return
-        members, self._waiting[name] = waiting[:MOST_MEMBERS], waiting[MOST_MEMBERS:]
-        work = self._carry_out(session, operations, key, name, members)
-        task = loop.create_task(work, context=members[0].context.copy())
+        members, line.waiting = waiting[:MOST_MEMBERS], waiting[MOST_MEMBERS:]
+        task = loop.create_task(self._carry_out(name, line, members), context=members[0].context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry_out(
-        self,
-        session: Session,
-        operations: Operations,
-        key: Key,
-        name: tuple[asyncio.AbstractEventLoop, int, bytes],
-        members: list[Member],
-    ) -> None:
-        batch = _Batch(members, operations.now_s)
+    async def _carry_out(self, name: Name, line: _Line, members: list[Member]) -> None:
+        batch = _Batch(members, line.now_s)
         error: Exception | None = WriteOutcomeUnknown("the outcome of the update is unknown: it was cancelled", acks=[])
-        timeout_s = max(member.until_s for member in members) - operations.now_s()
+        timeout_s = max(member.until_s for member in members) - line.now_s()
         try:
             if timeout_s > 0:
-                await session.run_async(operations.replace(key, batch, timeout_s))
+                await line.replace(batch, timeout_s)
             error = None
         except Exception as caught:  # noqa: BLE001 - each member's call raises it
             error = caught
         finally:
             for member in members:
                 member.tell(error, batch.raised)
-            self._go_on(session, operations, key, name)
+            self._go_on(name, line)
 
 
 def _not_written(error: Exception) -> Exception:

@@ -54,7 +54,7 @@ class Many:
     def left(self) -> int:
         """What is left of updates that are over."""
         updates = self.bucket._session.updates
-        return len(updates._waiting) + len(updates._tasks)
+        return len(updates._lines) + len(updates._tasks)
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def test_a_loop_that_is_closed_amid_updates_leaves_nothing(store: Any, recwarn: 
     loop.close()
     del tasks, task, works
     gc.collect()
-    assert updates._waiting == {}
+    assert updates._lines == {}
     assert not updates._tasks
 
 
