@@ -90,6 +90,23 @@ def test_a_put_whose_slot_was_done_meanwhile_is_unknown_and_is_not_put_twice(
     assert world.store.queue("jobs").stats()["put"] == 1
 
 
+@pytest.mark.parametrize(("lost", "error"), [([], raykv.Overloaded), (["request"], raykv.WriteOutcomeUnknown)])
+def test_a_put_that_was_sent_before_is_unknown_where_an_earlier_slot_is_in_its_way(
+    world: Any, monkeypatch: pytest.MonkeyPatch, lost: list[str], error: type[raykv.RaykvError]
+) -> None:
+    """What was sent first may still arrive, once the slot is free; without such a sending nothing was put."""
+    monkeypatch.setattr(shards, "RING", 4)
+    queue = world.store.queue("jobs", lease=3600)
+    queue.put("held")
+    (held,) = queue.claim()
+    queue.put_many([b"x" * 40_000] * 3)
+    Lossy(monkeypatch, lost)
+    with pytest.raises(error):
+        queue.put("next", timeout=2)
+    assert queue.ack(held)
+    assert queue.put("now")
+
+
 @pytest.mark.parametrize("lost", ["answer", "request"])
 def test_a_claim_and_an_ack_whose_outcome_was_unknown_are_done_once(
     world: Any, monkeypatch: pytest.MonkeyPatch, lost: str
