@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from raykv.ports import Clock
 
 T = TypeVar("T")
 
@@ -29,6 +31,17 @@ class Background(set[asyncio.Task[Any]]):
         """Keep a task."""
         task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - asyncio does so for its own
         super().add(task)
+
+
+async def first_of(tasks: Collection[asyncio.Task[T]], clock: Clock, timeout_s: float | None) -> set[asyncio.Task[T]]:
+    """Wait until one of the tasks is done; return those that are. Empty if time was up before."""
+    if timeout_s is None:
+        return (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]
+    try:
+        async with clock.timeout(timeout_s):
+            return (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]
+    except TimeoutError:
+        return set()
 
 
 class Begun(Coroutine[Any, Any, T]):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from raykv.cluster.background import first_of
 from raykv.cluster.peers import node_address
 from raykv.cluster.state import ClusterState, decode_state, encode_state
 from raykv.config import quorum
@@ -229,7 +230,8 @@ class Register:
         deadline_s = self._clock.monotonic_s() + CALL_TIMEOUT_S
         try:
             while waiting and (left_s := deadline_s - self._clock.monotonic_s()) > 0:
-                done, waiting = await self._some(waiting, left_s)
+                done = await first_of(waiting, self._clock, left_s)
+                waiting -= done
                 answers |= {asked[task]: answer for task in done if (answer := task.result()) is not None}
                 if sum(answer.granted and answer.voter for answer in answers.values()) >= quorum(len(nodes)):
                     deadline_s = min(deadline_s, self._clock.monotonic_s() + LINGER_S)
@@ -249,11 +251,3 @@ class Register:
         except (PeerFailure, CorruptData):
             return None
         return answer.body if isinstance(answer.body, f.AcceptorAnswer) else None
-
-    async def _some(self, tasks: set[_Asked], timeout_s: float) -> tuple[set[_Asked], set[_Asked]]:
-        """Wait until one of them is done, or time is up."""
-        try:
-            async with self._clock.timeout(timeout_s):
-                return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            return set(), tasks

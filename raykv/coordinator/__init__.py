@@ -17,12 +17,13 @@ judgements: which answers to trust, when a quorum is met, which dot a write has,
 
 **An operation is one generator** without a loop: actions out, events in. Read it bottom-up: ``judgements`` (each
 judgement once, pure), ``rounds`` (counting, pure), ``steps`` (what an operation asks of its driver), ``nearness``
-(which nodes are near, pure), ``routing`` (who owns what), ``write_fanout``, ``reads``, ``writes``, ``scans`` (the quorum
-path), ``in_flight`` and ``fast_path`` (the healthy case), ``changes`` (linearizable buckets: the way to a leader, and
-reads that need none), ``coordinator`` (a whole operation). The drivers lie above: ``driver`` (an event loop: streams,
-Ray's calls, the simulation) and ``raykv.transport.blocking`` (sockets of a blocking caller). ``batcher`` (operations
-that begin together leave together) and ``service`` (frames in, frames out) are the front; ``latencies`` counts how long
-an operation takes; ``hint_sender`` delivers the hints that an operation leaves behind.
+(which nodes are near, pure), ``supervisor`` (how it is asked), ``routing`` (who owns what), ``write_fanout``,
+``reads``, ``writes``, ``scans`` (the quorum path), ``in_flight`` and ``fast_path`` (the healthy case), ``changes``
+(linearizable buckets: the way to a leader, and reads that need none), ``coordinator`` (a whole operation). The drivers
+lie above: ``driver`` (an event loop: streams, Ray's calls, the simulation) and ``raykv.transport.blocking`` (sockets
+of a blocking caller). ``batcher`` (operations that begin together leave together) and ``service`` (frames in, frames
+out) are the front; ``latencies`` counts how long an operation takes; ``hint_sender`` delivers the hints that an
+operation leaves behind.
 
 Three things remain ``async def`` because each outlives any one operation: fetching cluster updates (``routing``),
 delivering hints (``hint_sender``), and administration that asks whole nodes (``Coordinator.repair_partitions``).

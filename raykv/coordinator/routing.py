@@ -18,8 +18,9 @@ from raykv.cluster.peers import Peers
 from raykv.cluster.state import decode_state
 from raykv.coordinator.hint_sender import HintSender
 from raykv.coordinator.nearness import NOWHERE, Nearness, Place
+from raykv.coordinator.supervisor import Supervisor
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
-from raykv.ports import PeerDead, PeerFailure
+from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.limits import MAX_COUNTERS
 from raykv.ring import partition_in, partitions_in
@@ -84,6 +85,7 @@ class Routing:
         )
         self.tasks: Background = Background()
         """Calls in flight, some of which outlive their operation: a write should reach all N, not only W."""
+        self.supervisor = Supervisor(transport, clock, self.tasks)
         self.hint_sender = HintSender(self.peers, clock, metrics, self.tasks)
         self._state: ClusterState | None = None
         self._known: tuple[ClusterState, bytes] | None = None
@@ -178,15 +180,7 @@ class Routing:
 
     async def fetch_update(self, timeout_s: float) -> None:
         """Request a cluster update from the supervisor. Raises ``StoreUnavailable``."""
-        request = f.supervisor_requests.encode(self._question())
-        try:
-            try:
-                frame = await self._transport.call("supervisor", request, timeout_s)
-            except PeerDead:  # another may have its place by now
-                frame = await self._transport.call("supervisor", request, timeout_s)
-            answer = f.supervisor_answers.decode(frame)
-        except PeerFailure as failure:
-            raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
+        answer = await self.supervisor.ask(self._question(), timeout_s)
         if isinstance(answer, f.Refused):
             raise answer.failed.error()
         if isinstance(answer, f.ClusterUpdate):

@@ -273,11 +273,7 @@ class CoordinatorService:
     async def _ask_supervisor(
         self, request: f.SupervisorRequest, timeout_s: float
     ) -> f.BucketOpened | f.Info | f.Refused:
-        try:
-            frame = await self._transport.call("supervisor", f.supervisor_requests.encode(request), timeout_s)
-        except PeerFailure as failure:
-            raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
-        answer = f.supervisor_answers.decode(frame)
+        answer = await self._coordinator.routing.supervisor.ask(request, timeout_s)
         if isinstance(answer, f.ClusterUpdate):
             raise CorruptData("the supervisor answered with a cluster update where none was requested")
         return answer

@@ -66,6 +66,14 @@ class CoordinatorTraits(Traits[Q]):
     None if nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SupervisorTraits(Traits[Q]):
+    """Traits of a request to the supervisor."""
+
+    repeatable: bool
+    """Whether it may be asked again while the first is under way: the two do and answer what one does."""
+
+
 class _OfABucket(Protocol):
     @property
     def bucket_id(self) -> int: ...
@@ -461,14 +469,16 @@ COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
 }
 
 
-def _from_coordinators(answer: type[Message]) -> Traits[Any]:
-    return Traits(answers=(answer,), senders=("coordinator",), frame_bytes=SMALL_FRAME_BYTES)
+def _from_coordinators(answer: type[Message], *, repeatable: bool = False) -> SupervisorTraits[Any]:
+    return SupervisorTraits(
+        answers=(answer,), senders=("coordinator",), frame_bytes=SMALL_FRAME_BYTES, repeatable=repeatable
+    )
 
 
-SUPERVISOR: Mapping[type[Message], Traits[Any]] = {
-    s.GetClusterUpdate: _from_coordinators(s.ClusterUpdate),
-    s.OpenBucket: _from_coordinators(s.BucketOpened),
-    s.GetInfo: _from_coordinators(s.Info),
+SUPERVISOR: Mapping[type[Message], SupervisorTraits[Any]] = {
+    s.GetClusterUpdate: _from_coordinators(s.ClusterUpdate, repeatable=True),
+    s.OpenBucket: _from_coordinators(s.BucketOpened, repeatable=True),
+    s.GetInfo: _from_coordinators(s.Info, repeatable=True),
     s.DropBucket: _from_coordinators(s.Info),
     s.AddNode: _from_coordinators(s.Info),
     s.RemoveNode: _from_coordinators(s.Info),

@@ -23,6 +23,9 @@ class Clock:
     def monotonic_s(self) -> float:
         return self.now_s
 
+    def timeout(self, delay_s: float) -> asyncio.Timeout:
+        return asyncio.timeout(delay_s)
+
 
 class Supervisor:
     """The far end: the updates that it gives, and how often it was asked."""
