@@ -154,7 +154,7 @@ class EmbeddedLoop:
         self._to_begin: deque[Work[Any]] = deque()
         self._open: set[Work[Any]] = set()
         self._ended: list[Work[Any]] = []
-        """Finished work, reported once the loop is free: its callers can then acquire it at once."""
+        """Finished work, reported once the loop is free: its callers can then acquire it. None while work is open."""
 
     # ---- callers ----
 
@@ -288,10 +288,13 @@ class EmbeddedLoop:
                     self._finish_unawaited()
             finally:
                 del self._held[_HOLDER]
-                ended, self._ended = self._ended, []
-                for work in ended:
-                    work.end(work.result, work.error)
+                self._tell_ended()
         self._refuse_what_is_left()
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        for work in ended:
+            work.end(work.result, work.error)
 
     def _wait_for_something_to_do(self) -> bool:
         """Return whether a caller is waiting for it."""
@@ -408,6 +411,8 @@ class EmbeddedLoop:
             self._open.add(work)
             work.task = loop.create_task(work.start())
             work.task.add_done_callback(partial(self._settle, work))
+        if self._open:
+            self._tell_ended()  # this loop is not free soon, though it may have been about to stop
         for number, work in [*self._given_up.items()]:
             if work.task is not None and loop is not None and not work.done:
                 work.task.cancel()

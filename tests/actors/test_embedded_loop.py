@@ -125,6 +125,45 @@ def test_many_threads_many_calls(bench):
     assert len(loop_threads()) == 1
 
 
+def test_work_that_comes_as_the_last_one_ends_is_not_left_behind(bench):
+    """The loop is then about to stop. Nothing else says that there is work: nobody waits for what is left in the loop."""
+    others = []
+
+    async def ends_as_another_comes():
+        bench.left.clear()
+        asyncio.get_running_loop().call_soon(lambda: others.append(bench.loop.submit(bench.where)))
+        return "answer"
+
+    for turn in range(1, 21):
+        assert bench.loop.call(lambda: bench.leave(60.0, []), WAIT_S) == "answer"
+        until(lambda: bench.loop._running)
+        assert bench.loop.call(ends_as_another_comes, WAIT_S) == "answer"
+        until(lambda turn=turn: len(others) == turn)
+        assert bench.loop.result(others[-1], WAIT_S) == "raykv-loop"
+
+
+def test_a_caller_hears_of_its_work_though_others_go_on(bench):
+    """Each of two keeps the loop from its rest, so the end of a third's work was not told until both were done."""
+    over = threading.Event()
+
+    async def ends_as_another_comes():
+        asyncio.get_running_loop().call_soon(lambda: bench.loop.submit(goes_on))
+        return "answer"
+
+    async def goes_on():
+        while not over.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.001)
+
+    try:
+        for _ in range(5):
+            assert bench.loop.call(ends_as_another_comes, WAIT_S) == "answer"
+            over.set()
+            until(lambda: bench.loop._resting)
+            over.clear()
+    finally:
+        over.set()
+
+
 def test_a_caller_that_goes_on_after_a_call_can_acquire_it(bench):
     """Else each call by the loop would make the next one go by it, too."""
     bench.loop.call(bench.where, WAIT_S)
