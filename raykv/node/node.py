@@ -505,14 +505,17 @@ class StorageNode:
         if log_end.incarnation >= own.incarnation:
             return
         if not self._engine.recovered(log_end.position):
-            logger.error(
-                "store %s: node %s is incomplete: it has lost the end of its log",
-                self.spec.store.name,
-                self.spec.node_id,
-            )
-            self._replica.mark_incomplete(stale=self._old)
-            if self._old:
-                self.fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
+            if self._replica.complete:
+                logger.error(
+                    "store %s: node %s is incomplete: it has lost the end of its log",
+                    self.spec.store.name,
+                    self.spec.node_id,
+                )
+            try:
+                self._replica.mark_incomplete(stale=self._old)
+            finally:
+                if self._old:
+                    self.fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
 
     def _refusal(self, request: f.NodeRequest) -> f.NodeAnswerBody | None:
         if self._stopped is not None:

@@ -232,9 +232,11 @@ class Replica:
 
         ``stale``: and what it holds must not be trusted either.
         """
-        self._directory.mark_incomplete(stale=stale)
-        self._acceptor.forget()
-        self.times_incomplete += 1
+        try:
+            self._directory.mark_incomplete(stale=stale)
+        finally:  # a full disk too: see there
+            self._acceptor.forget()
+            self.times_incomplete += 1
 
     def mark_complete(self, damages: Sequence[Damage]) -> None:
         """Answer reads again: the peers have given back all that this node, or these damaged ranges, may lack (P1)."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +38,7 @@ from raykv.storage.mark import Mark
 
 if TYPE_CHECKING:
     import random as random_module
+    from collections.abc import Callable, Iterable
 
     from raykv.ports import FileLock, FileSystem
 
@@ -168,6 +170,8 @@ class NodeDirectory:
         self._lock: FileLock | None = lock
         self.path = path
         self.identity = identity
+        self._to_mark: Callable[[], None] | None = None
+        """``mark_incomplete`` as it was called when the disk was full."""
         self.previous = previous
         """The identity as the last run left it; None in a new directory. A clean stop shows as ``previous.clean``."""
 
@@ -265,6 +269,8 @@ class NodeDirectory:
 
     def set_complete(self, complete: bool) -> None:
         """Record, durably, whether this directory holds all that it acknowledged."""
+        if complete:
+            self._mark_first()
         if complete != self.identity.complete:
             identity = msgspec.structs.replace(self.identity, complete=complete)
             try:
@@ -276,6 +282,7 @@ class NodeDirectory:
 
     def enfranchise(self) -> None:
         """Record, durably, that its register counts toward a majority again (P5)."""
+        self._mark_first()
         if not self.identity.votes:
             self._save(msgspec.structs.replace(self.identity, votes=True))
 
@@ -285,36 +292,45 @@ class NodeDirectory:
             self._save(msgspec.structs.replace(self.identity, alive_ms=now_ms))
 
     def remove_old_data(self) -> None:
-        """Remove the data that was set aside, except the latest."""
-        names = [name for name in self._fs.list_directory(self.path) if name.startswith("data")]
-        for name in sorted(names, key=lambda name: (len(name), name))[:-2]:
+        """Remove the data that was set aside, except the latest. What somebody else has put beside it stays."""
+        for name in data_set_aside(self._fs.list_directory(self.path), self.identity.data)[:-1]:
             self._fs.remove_tree(f"{self.path}/{name}")
 
     def mark_incomplete(self, known_incarnation: int = 0, *, set_aside: bool = False, stale: bool = False) -> None:
         """Record, durably and in one step, that this directory is an old copy: incomplete, under a new directory id.
 
-        ``set_aside``: begin with no data. ``stale``: do so at the next opening.
+        ``set_aside``: begin with no data. ``stale``: do so at the next opening. ``DiskFull``: it is incomplete, and has no
+        vote, in memory only; what would make it complete again records this first.
 
         The register goes with the former directory id: its promises are void, and it has no vote until ``enfranchise``
         (P5). ``identity`` is then in an incarnation beyond ``known_incarnation``.
         """
         identity = _set_aside(self.identity) if set_aside else self.identity
-        incarnation = max(identity.incarnation, known_incarnation + 1)
-        directory_id = _new_directory_id(self._random)
-        self._save(
-            msgspec.structs.replace(
-                identity,
-                complete=False,
-                votes=False,
-                directory_id=directory_id,
-                incarnation=incarnation,
-                stale=stale,
-                register=0,
-            )
+        marked = msgspec.structs.replace(
+            identity,
+            complete=False,
+            votes=False,
+            directory_id=_new_directory_id(self._random),
+            incarnation=max(identity.incarnation, known_incarnation + 1),
+            stale=stale,
+            register=0,
         )
+        try:
+            self._save(marked)
+        except DiskFull:
+            # It is so, whatever the disk takes: it answers nothing as complete, and does not vote.
+            self.identity = msgspec.structs.replace(self.identity, complete=False, votes=False)
+            self._to_mark = partial(self.mark_incomplete, known_incarnation, set_aside=set_aside, stale=stale)
+            raise
+        self._to_mark = None
         path = f"{self.path}/{REGISTER_NAME}"
         if self._fs.exists(path):  # it belongs to the former directory id, and may be unreadable
             self._fs.rename(path, path + OLD_SUFFIX)
+
+    def _mark_first(self) -> None:
+        """Record what there was no room for."""
+        if self._to_mark is not None:
+            self._to_mark()
 
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` last stored under this directory id, or None. ``CorruptData`` if unreadable."""
@@ -350,6 +366,12 @@ class NodeDirectory:
 
     def _assert_held(self) -> None:
         assert self._lock is not None, "the directory is closed"
+
+
+def data_set_aside(names: Iterable[str], present: str) -> list[str]:
+    """Return which of these names of a node's directory are of data that was set aside, the latest last."""
+    ours = [name for name in names if name != present and _DATA.fullmatch(name) is not None]
+    return sorted(ours, key=lambda name: int(name.partition("-")[2] or -1))
 
 
 def _set_aside(identity: Identity) -> Identity:

@@ -30,6 +30,7 @@ from raykv.storage.directory import (
     REGISTER_NAME,
     Identity,
     RegisterFacts,
+    data_set_aside,
     read_identity,
     read_register,
 )
@@ -195,7 +196,7 @@ def _inspect_node(fs: FileSystem, path: str, progress: Progress | None) -> NodeR
         found += [finding.within(used) for finding in data.findings]
     elif identity is not None and identity.mark is not None and identity.mark.generation:
         found.append(Finding(used, -1, "its data is gone"))
-    aside = tuple(name for name in names if name.startswith("data") and name != used)
+    aside = tuple(data_set_aside(names, used))
     return NodeReport(path, identity, note, register, data, aside, tuple(found))
 
 

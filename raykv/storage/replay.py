@@ -187,21 +187,25 @@ def said_of(gap: Gap) -> str:
 
 
 def walk(file: ReadFile, size: int, number: int) -> Iterator[Chunk | Gap]:
-    """Yield all valid chunks of a segment in order, and the gaps between and behind them. Memory: one chunk."""
+    """Yield all valid chunks of a segment in order, and the gaps between and behind them. Memory: one chunk and a window.
+
+    Reads at most twice the segment, whatever is in it.
+    """
+    read = _Window(file)
     at = HEADER_BYTES
     if header_in(file, number) is None:
-        at = _next_head(file, size, number, 0)
+        at = _next_head(read, size, number, 0)
         yield Gap(0, at)
     while at < size:
-        head = _read_head(file, size, number, at)
-        chunk = _read_chunk(file, head) if head is not None else None
+        head = _read_head(read, size, number, at)
+        chunk = _read_chunk(read, head) if head is not None else None
         if chunk is not None:
             yield chunk
             at = chunk.end
             continue
         # After a valid head the search for the next chunk continues behind the payload: every byte is read once, not once
         # for each forged head before it.
-        resumed = head.end if head is not None else _next_head(file, size, number, at + 1)
+        resumed = head.end if head is not None else _next_head(read, size, number, at + 1)
         yield Gap(at, resumed)
         at = resumed
 
@@ -213,7 +217,40 @@ def add_gap(gaps: list[Gap], gap: Gap) -> None:
     gaps.append(Gap(gaps.pop().start, gap.end) if gaps and gaps[-1].end == gap.start else gap)
 
 
-def _read_head(file: ReadFile, size: int, number: int, at: int) -> _Head | None:
+class _Window:
+    """A file that is read from its start to its end, in large steps: what lies close together is read once."""
+
+    def __init__(self, file: ReadFile) -> None:
+        self._file = file
+        self._start = 0
+        self._data = b""
+
+    def pread(self, at: int, count: int) -> bytes:
+        """Return ``count`` bytes at offset ``at``, fewer at the end of the file."""
+        if count > _WINDOW_BYTES:
+            return self._file.pread(at, count)
+        self._cover(at, count)
+        return self._data[at - self._start : at - self._start + count]
+
+    def find(self, mark: bytes, at: int) -> int:
+        """Return the offset of the first ``mark`` at or behind ``at``; -1 if there is none."""
+        while True:
+            self._cover(at, len(mark))
+            found = self._data.find(mark, at - self._start)
+            if found >= 0:
+                return self._start + found
+            if len(self._data) < _WINDOW_BYTES:
+                return -1
+            at = self._start + len(self._data) - len(mark) + 1
+
+    def _cover(self, at: int, count: int) -> None:
+        """Have the ``count`` bytes at ``at``, or as many as there are."""
+        end = self._start + len(self._data)
+        if at < self._start or (at + count > end and not (0 < len(self._data) < _WINDOW_BYTES and at <= end)):
+            self._start, self._data = at, self._file.pread(at, _WINDOW_BYTES)
+
+
+def _read_head(file: _Window, size: int, number: int, at: int) -> _Head | None:
     """Return the head at offset ``at`` if it is valid and its chunk lies within the file."""
     data = file.pread(at, CHUNK_HEAD_BYTES)
     if len(data) < CHUNK_HEAD_BYTES:
@@ -228,7 +265,7 @@ def _read_head(file: ReadFile, size: int, number: int, at: int) -> _Head | None:
     return _Head(data, at, end, synced_up_to, payload_crc)
 
 
-def _read_chunk(file: ReadFile, head: _Head) -> Chunk | None:
+def _read_chunk(file: _Window, head: _Head) -> Chunk | None:
     """Return the chunk behind a valid head, or None if its payload has changed."""
     at, end, payload_crc = head.offset, head.end, head.payload_crc
     length = end - at - CHUNK_HEAD_BYTES
@@ -244,17 +281,11 @@ def _read_chunk(file: ReadFile, head: _Head) -> Chunk | None:
     return Chunk(at, end, head.synced_up_to, (keys, records), head.data) if len(keys) == len(records) else None
 
 
-def _next_head(file: ReadFile, size: int, number: int, start: int) -> int:
+def _next_head(file: _Window, size: int, number: int, start: int) -> int:
     """Return the offset of the first valid head at or behind ``start``; ``size`` if there is none."""
-    at = start
-    while at < size:
-        window = file.pread(at, _WINDOW_BYTES)
-        found = window.find(SENTINEL)
-        while found >= 0:
-            if _read_head(file, size, number, at + found) is not None:
-                return at + found
-            found = window.find(SENTINEL, found + 1)
-        if len(window) < _WINDOW_BYTES:
-            break
-        at += len(window) - len(SENTINEL) + 1
+    at = file.find(SENTINEL, start)
+    while 0 <= at < size:
+        if _read_head(file, size, number, at) is not None:
+            return at
+        at = file.find(SENTINEL, at + 1)
     return size

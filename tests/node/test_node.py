@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -674,6 +675,34 @@ def test_a_peer_does_not_say_how_far_a_log_is_that_it_has_not_heard_of(world: Mo
         assert cluster.failures
         answer = await sent(cluster, earlier)
         assert (answer.body.reason, answer.log_end) == ("stopping", None)  # type: ignore[union-attr]
+
+    world.run(story())
+
+
+def test_a_node_that_has_lost_its_log_s_end_is_incomplete_also_where_the_disk_is_full(world: ModuleType) -> None:
+    """P1: whoever does not know how far its log was would hear "absent" of what it acknowledged."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        node = cluster.node("n1")
+
+        async def sent(log_end: f.LogEnd | None) -> f.NodeAnswerBody:
+            frame = f.node_requests.encode(f.NodeRequest(0, read("a"), log_end))
+            return f.node_answers.decode(await node.serve(frame)).body
+
+        own = f.node_answers.decode(await node.serve(f.node_requests.encode(f.NodeRequest(0, f.Ping())))).log_end
+        assert own is not None
+        lost = f.LogEnd(own.directory_id, 0, 1 << 50)
+        cluster.disks["n1"].fail("create", "identity", error=errno.ENOSPC, lasting=True)
+        for _ in range(2):
+            answer = await sent(lost)
+            assert isinstance(answer, f.NodeRefused)
+            assert answer.reason == "failed"
+            assert isinstance(await sent(None), f.Incomplete)
+        assert not cluster.failures, "it runs"
+        cluster.disks["n1"].stop_failing()
+        assert isinstance(await sent(lost), f.Incomplete)
+        assert node._replica.directory_id != own.directory_id
 
     world.run(story())
 

@@ -1,3 +1,4 @@
+import errno
 import random
 
 import msgspec
@@ -5,6 +6,7 @@ import pytest
 
 from raykv.errors import CorruptData
 from raykv.storage import DirectoryForeign, DirectoryInUse, NodeDirectory, read_identity
+from raykv.storage.damage import DiskFull
 from raykv.storage.directory import MAX_REGISTER_BYTES
 
 
@@ -154,3 +156,39 @@ def test_a_register_that_is_corrupted_while_the_node_runs_does_not_keep_it_from_
     directory.mark_clean()
     directory.close()
     assert "checksum" in open_(disk).doubt_about_register()
+
+
+def test_of_data_that_was_set_aside_the_latest_is_kept_and_nothing_else_is_touched(disk):
+    """Whoever copies a node's data lays it beside it, under a name that begins like it."""
+    theirs = ["data.before-upgrade", "data.2026-12-01", "data_export", "database", "data-1x", "data-", "Data-3"]
+    directory = open_(disk)
+    for present in ("data", "data-9"):
+        directory._save(msgspec.structs.replace(directory.identity, data=present))
+        for name in ["data", "data-2", "data-9", "data-10", *theirs]:
+            disk.remove_tree(f"/store/n1/{name}")
+            disk.make_directories(f"/store/n1/{name}")
+            disk.create(f"/store/n1/{name}/file").close()
+        directory.remove_old_data()
+        left = {name for name in disk.list_directory("/store/n1") if name.lower().startswith("data")}
+        assert left == {present, "data-10", *theirs}
+
+
+def test_without_room_for_it_a_directory_is_incomplete_all_the_same_and_says_so_first(disk):
+    """P1: else a node that finds its log cut off would answer "absent" while another fills the disk."""
+    directory = open_(disk)
+    directory.save_register(b"state")
+    former = directory.identity
+    disk.fail("create", "identity", error=errno.ENOSPC, lasting=True)
+    for refused in (directory.mark_incomplete, directory.mark_incomplete, directory.enfranchise):
+        with pytest.raises(DiskFull):
+            refused()
+        assert (directory.identity.complete, directory.identity.votes) == (False, False)
+    with pytest.raises(DiskFull):
+        directory.set_complete(True)
+    assert not directory.identity.complete
+    disk.stop_failing()
+    directory.set_complete(True)
+    found = open_(disk.crash(random.Random(1), "drop"), complete_if_new=False).identity
+    assert found.complete
+    assert not found.votes
+    assert found.directory_id != former.directory_id, "what it promised is void"
