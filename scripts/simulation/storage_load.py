@@ -23,7 +23,15 @@ import msgspec
 from raykv.config import NodeConfig
 from raykv.sim.disk import SimDisk
 from raykv.storage.pruning import prune
-from raykv.storage.snapshot import PART_MAGIC, PART_VERSION, Part, TableCopier, prepare, publish
+from raykv.storage.snapshot import (
+    PART_MAGIC,
+    PART_VERSION,
+    Part,
+    TableCopier,
+    prepare,
+    publish,
+    snapshot_directory,
+)
 from simulation.legal_disks import seeded
 from simulation.storage_promise import (
     BACKUPS,
@@ -367,6 +375,7 @@ class StorageLoad:
             )
             if self._rng.random() < _SHARED_SHARE:
                 publish(fs, BACKUPS, name, "n2.part", "n2", PART_MAGIC, PART_VERSION, b"")
+            self._give_up_unfinished()
             publish(fs, BACKUPS, name, SNAPSHOT_MANIFEST, "n1", PART_MAGIC, PART_VERSION, b"")
         held.release()
         self.promise = self.promise._replace(parts={**self.promise.parts, name: tuple(contents)})
@@ -375,6 +384,15 @@ class StorageLoad:
             with self._in_the_midst(loop=False):
                 prune(fs, BACKUPS, SNAPSHOT_MANIFEST, name, 1, "n1", ["n1"])
         self._copying = False
+
+    def _give_up_unfinished(self) -> None:
+        """Expect no more of snapshots that a crash has cut short: one that is finished after them takes their place."""
+        parts = {
+            name: contents
+            for name, contents in self.promise.parts.items()
+            if self.disk.exists(f"{snapshot_directory(BACKUPS, name)}/{SNAPSHOT_MANIFEST}")
+        }
+        self.promise = self.promise._replace(parts=parts)
 
     def _save_register(self) -> None:
         assert self._directory is not None
