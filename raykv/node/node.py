@@ -31,7 +31,7 @@ from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
 from raykv.replica.leader import Leaders
 from raykv.replica.load import LoadMeter
-from raykv.storage import DiskFull, EngineFailed
+from raykv.storage import DiskFull, EngineFailed, NumbersUsedUp
 
 if TYPE_CHECKING:
     import random
@@ -275,6 +275,12 @@ class StorageNode:
         self._replica.room_for_deletes = self._commit.full is None and room.free_bytes >= kept_bytes // 2
         if self._commit.full is not None and self._commit.full.of_descriptors:
             self._replica.no_room = f"node {self.spec.node_id} has no file descriptor left for {self.spec.path}"
+            return
+        if isinstance(self._commit.full, NumbersUsedUp):
+            self._replica.no_room = (
+                f"the log of node {self.spec.node_id} in {self.spec.path} has used up its numbers; replace the node "
+                f"(raykv replace-node {self.spec.node_id}): a new one begins anew"
+            )
             return
         self._replica.no_room = (
             f"the disk of {self.spec.path} on node {self.spec.node_id} is full: {room.free_bytes} bytes are left, and "

@@ -14,7 +14,7 @@ Left out: snapshots to read from, transactions, column families, a second writer
 has lost, and ``damaged`` names it (P1).
 """
 
-from raykv.storage.damage import CompressionMissing, Damage, DiskFull, EngineFailed
+from raykv.storage.damage import CompressionMissing, Damage, DiskFull, EngineFailed, NumbersUsedUp
 from raykv.storage.directory import (
     LOCK_NAME,
     DirectoryForeign,
@@ -30,6 +30,6 @@ from raykv.storage.wal import SyncJob
 
 __all__ = [
     "Engine", "EngineStats", "HeldTables", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
-    "CompressionMissing", "Damage", "DiskFull", "EngineFailed",
+    "CompressionMissing", "Damage", "DiskFull", "EngineFailed", "NumbersUsedUp",
     "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign", "LOCK_NAME",
 ]  # fmt: skip

@@ -50,6 +50,13 @@ class DiskFull(OSError):
         return self.errno in _NO_DESCRIPTOR
 
 
+class NumbersUsedUp(DiskFull):
+    """The log has begun all the segments that it may: it takes no more updates, and all that it holds is read."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(errno.ENOSPC, "the numbers of the log's segments are used up", directory)
+
+
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT}) | _NO_DESCRIPTOR
 

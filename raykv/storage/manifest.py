@@ -21,6 +21,7 @@ from crc32c import crc32c
 from raykv.errors import CorruptData
 from raykv.storage.blob import read_blob, unpack, write_blob
 from raykv.storage.damage import Damage
+from raykv.storage.mark import MAX_SEGMENT
 from raykv.storage.sstable import TableInfo
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ MAGIC = b"RAYKVMAN"
 VERSION = 3
 MAX_MANIFEST_BYTES = 256 << 20
 
-MAX_SEGMENT = (1 << 23) - 1
-"""The end of a log, ``segment << LENGTH_BITS``, stays within 63 bits."""
 MAX_TABLE = (1 << 53) - 1
 _MAX_COUNT = 1 << 62
 _NAME_DIGITS = 16
@@ -123,7 +122,7 @@ def wrong_with(manifest: Manifest) -> str:
     seen: set[int] = set()
     if len({run.number for run in manifest.runs}) != len(manifest.runs):
         return "two runs bear one number"
-    if not (1 <= manifest.next_number <= MAX_TABLE and 1 <= manifest.oldest_segment <= MAX_SEGMENT):
+    if not (1 <= manifest.next_number <= MAX_TABLE and 1 <= manifest.oldest_segment <= MAX_SEGMENT + 1):
         return f"no valid numbers: next table {manifest.next_number}, oldest segment {manifest.oldest_segment}"
     if not (
         0 <= manifest.generation < _MAX_COUNT and 0 <= manifest.run < _MAX_COUNT and 0 <= manifest.log_end < 1 << 64

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 LENGTH_BITS = 40
 """The end of a log is one number: the segment, followed by this many bits of length."""
 ALL_OF_IT = (1 << LENGTH_BITS) - 1
+MAX_SEGMENT = (1 << 63 - LENGTH_BITS) - 1
+"""The last number of a segment that is read: the end of a log stays within 63 bits."""
+LAST_SEGMENT = MAX_SEGMENT - 4096
+"""The last one that is begun for updates: 64 TiB of them, with memtables of 8 MiB. Recoveries may need the rest."""
+FAR_AHEAD = 1 << 16
+"""A segment this far behind the known end of a log is not of that log: the manifest follows with each flush."""
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):

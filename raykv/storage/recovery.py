@@ -24,8 +24,8 @@ from raykv.errors import CorruptData
 from raykv.storage import manifest as manifests
 from raykv.storage.blob import TEMPORARY_SUFFIX
 from raykv.storage.damage import CorruptBlock, Damage, logger, report
-from raykv.storage.manifest import MAX_SEGMENT, Manifest, number_of
-from raykv.storage.mark import Mark, apart, doubt_about_log, doubt_about_manifest
+from raykv.storage.manifest import Manifest, number_of
+from raykv.storage.mark import FAR_AHEAD, LAST_SEGMENT, MAX_SEGMENT, Mark, apart, doubt_about_log, doubt_about_manifest
 from raykv.storage.memtable import Memtable
 from raykv.storage.replay import read_header, replay_segment
 from raykv.storage.run import Run
@@ -161,12 +161,12 @@ def _replay(
 ) -> _Replay:
     """``promised_ends``: ends of the log that others know to be synced."""
     oldest = manifest.oldest_segment
-    present = _segments(fs, directory, oldest)
     promised = {segment: length for segment, length in sorted(map(apart, promised_ends)) if segment >= oldest}
+    damages = _set_strays_aside(fs, directory, max([*promised, oldest]) + FAR_AHEAD)
+    present = _segments(fs, directory, oldest)
     last = max([*present, *promised, oldest - 1])
     sealed: list[Memtable] = []
     memtable = Memtable(oldest)
-    damages: list[Damage] = []
     ends: dict[int, int] = {}
     digests: dict[int, int] = {}
     length = size = 0
@@ -205,11 +205,25 @@ def _replay(
                 sealed.insert(0, memtable)
                 memtable = Memtable(number)
     log = Log(fs, directory, last, length, digests)
+    if last > LAST_SEGMENT - (LAST_SEGMENT >> 2):
+        logger.warning("%s: three quarters of the log's numbers are used up; replace the node in good time", directory)
     if last in present:
         _make_safe(fs, directory, last, length, size, log if imperfect else None)
     if not memtable.entries:
         memtable.first_segment = log.segment
     return _Replay(sealed, memtable, log, damages, ends)
+
+
+def _set_strays_aside(fs: FileSystem, directory: str, far: int) -> list[Damage]:
+    """Set aside segments that lie far ahead of the log, which would go on from there and use up its numbers."""
+    strays = sorted(number for name in fs.list_directory(directory) if (number := number_of(name, ".wal") or 0) >= far)
+    if strays and strays[-1] > MAX_SEGMENT:
+        raise CorruptData(
+            f"{directory}/{segment_name(strays[-1])}: no segment of a log has such a number", file=directory
+        )
+    for number in strays:
+        set_aside(fs, directory, segment_name(number))
+    return [Damage(segment_name(number), 0, None, None, "it lies far ahead of the log") for number in strays[:1]]
 
 
 def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:
@@ -221,8 +235,6 @@ def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:
     numbers = {number_of(name, ".wal") for name in fs.list_directory(directory)}
     present = frozenset(number for number in numbers if number is not None and number >= oldest)
     last = max(present, default=None)
-    if last is not None and last > MAX_SEGMENT:
-        raise CorruptData(f"{directory}/{segment_name(last)}: no segment of a log has such a number", file=directory)
     if last is None or read_header(fs, directory, last) is not None:
         return present
     if not replay_segment(fs, directory, last, None, sealed=False).empty:

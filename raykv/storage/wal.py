@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from crc32c import crc32c
 
-from raykv.storage.damage import DiskFull, EngineFailed
-from raykv.storage.mark import end_of
+from raykv.storage.damage import DiskFull, EngineFailed, NumbersUsedUp
+from raykv.storage.mark import LAST_SEGMENT, end_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,6 +178,8 @@ class _Writer:
             return
         if batch.keys or batch.seal:
             if self._file is None:
+                if batch.segment > LAST_SEGMENT:
+                    raise NumbersUsedUp(self._directory)
                 self.begin(batch.segment)
             assert self.segment == batch.segment
         parts: list[bytes] = []

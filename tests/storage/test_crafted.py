@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import pytest
 from crc32c import crc32c
 
 from raykv.errors import CorruptData
 from raykv.sim.disk import Inode
-from raykv.storage import block, read_identity, sstable_writer
+from raykv.storage import NumbersUsedUp, block, read_identity, sstable_writer, wal
 from raykv.storage import manifest as manifests
 from raykv.storage.blob import write_blob
+from raykv.storage.mark import MAX_SEGMENT
 from raykv.storage.wal import CHECKSUM, CHUNK, CHUNK_HEAD_BYTES, HEADER_BYTES, SENTINEL, segment_header, segment_name
 
 DEEP = b"\x91" * 100_000 + b"\x01"
@@ -62,7 +65,7 @@ def test_an_identity(disk, change):
         read_identity(disk, "/n")
 
 
-@pytest.mark.parametrize("number", [manifests.MAX_SEGMENT + 1, 99_999_999, 10**15])
+@pytest.mark.parametrize("number", [MAX_SEGMENT + 1, 99_999_999, 10**15])
 def test_an_absurd_segment(drive, disk, number):
     drive.open(disk).close()
     data = segment_header(number, 0, 0)
@@ -71,18 +74,59 @@ def test_an_absurd_segment(drive, disk, number):
         drive.open(disk)
 
 
-def test_a_segment_far_ahead_is_one_damage_and_costs_no_time(drive, disk):
+def test_a_segment_far_ahead_is_one_damage_and_is_not_gone_on_from(drive, disk):
+    """It would use up the numbers of the log: ten flushes later nobody could open the directory any more."""
     engine = drive.open(disk)
     engine.update(b"a", b"00000001:x")
     engine.close()
-    number = manifests.MAX_SEGMENT - 10
-    data = segment_header(number, 0, 0)
-    disk._names[f"{drive.directory}/{segment_name(number)}"] = Inode(data, len(data))
+    for number in (MAX_SEGMENT - 10, MAX_SEGMENT):
+        data = segment_header(number, 0, 0)
+        disk._names[f"{drive.directory}/{segment_name(number)}"] = Inode(data, len(data))
     engine = drive.open(disk)
     assert len(engine.damaged) == 1
     assert engine.get(b"a").record == b"00000001:x"
     drive.fill(engine, 200)
     engine.close()
+    assert engine._log.segment < 1000
+    assert drive.open(disk).damaged == engine.damaged
+    assert len(drive.files(disk, ".wal.rotten")) == 2, "somebody may want to look at them"
+
+
+def test_a_log_that_has_used_up_its_numbers_takes_no_more_and_all_that_it_took_is_read(drive, disk, monkeypatch):
+    """Acknowledged with numbers that no recovery believes, all of it would be lost with the next start."""
+    monkeypatch.setattr(wal, "LAST_SEGMENT", 3)
+    engine, model = drive.open(disk), {}
+
+    def fill():
+        for number in range(10_000):
+            record = engine.update(b"k%05d" % number, b"%08d:" % number + b"z" * 200).record
+            drive.sync(engine)
+            model[b"k%05d" % number] = record
+            drive.work(engine)
+
+    with pytest.raises(NumbersUsedUp, match="used up"):
+        fill()
+    assert len(model) > 10
+    for _ in range(3):
+        engine = drive.open(disk.crash(random.Random(1), "drop"))
+        assert engine.damaged == ()
+        assert {key: engine.get(key).record for key in model} == model
+        engine.update(b"more", b"00000001:x")
+        with pytest.raises(NumbersUsedUp):
+            drive.sync(engine)
+
+
+def test_the_last_segment_of_all_is_flushed_and_the_directory_opens(drive, disk, monkeypatch):
+    number = MAX_SEGMENT
+    engine = drive.open(disk)
+    engine.close()
+    manifest = msgspec.structs.replace(manifests.load(disk, drive.directory), oldest_segment=number + 1)
+    manifests.save(disk, drive.directory, manifest)
+    engine = drive.open(disk)
+    assert not drive.content(engine)
+    engine.update(b"a", b"00000001:x")
+    with pytest.raises(NumbersUsedUp):
+        drive.sync(engine)
 
 
 @pytest.mark.parametrize("claimed", ["the rest", 1, 600_000, (1 << 20) - 50, (1 << 20) + 50])
