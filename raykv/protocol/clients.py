@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class GetMany(Message, frozen=True):
     """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``. ``causality``: whether to return it too."""
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     keys: lim.Keys
     r: int
     timeout_s: float
@@ -46,7 +46,7 @@ class WriteMany(Message, frozen=True):
     clock of its run ``run`` (P8); without them it may begin whenever the request arrives.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes, lim.Bytes | None]], lim.ITEMS]
     w: int
     timeout_s: float
@@ -62,7 +62,7 @@ class ChangeMany(Message, frozen=True):
     ``left_s``: for how long its sender may still go on with it, here or elsewhere, as of its sending (L12); 0: not said.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     items: Annotated[list[Change], lim.ITEMS]
     timeout_s: float
     run: int = 0
@@ -78,7 +78,7 @@ class ScanPage(Message, frozen=True):
     only the keys of these; none named: of all.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     start: lim.Bound
     end: lim.Bound
     limit: int
@@ -124,7 +124,7 @@ class LoadRecords(Message, frozen=True):
     They are merged with what is there, so a request may be repeated. Done once every owner holds them, durably.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes]], lim.ITEMS]
     timeout_s: float
 

@@ -24,7 +24,7 @@ class Read(Message, frozen=True):
     ``hints``: what it keeps for others counts too (a sloppy bucket).
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     keys: lim.Keys
     hints: bool = False
 
@@ -36,7 +36,7 @@ class ReserveDots(Message, frozen=True):
     answer costs a dot. Answer: ``DotsReserved``, or ``Incomplete``.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     keys: lim.Keys
     operation_ids: Annotated[list[lim.OperationId], lim.ITEMS]
     """One a key; empty where no dot is wanted."""
@@ -50,7 +50,7 @@ class Write(Message, frozen=True):
     refused as "old": the delete above them may be forgotten by now (P10). 0: not checked.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes]], lim.ITEMS]
     made_ms: int = 0
 
@@ -61,7 +61,7 @@ class Hint(Message, frozen=True):
     An empty record: what the node itself holds under the key.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes, lim.Targets]], lim.ITEMS]
     made_ms: int
     counted: bool = False
@@ -75,7 +75,7 @@ class Scan(Message, frozen=True):
     the answer may have more beyond ``limit``, without payloads; 0: all records count.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     start: lim.Bound
     end: lim.Bound
     limit: int
@@ -151,7 +151,7 @@ class Leaves(Message, frozen=True):
 class Fetch(Message, frozen=True):
     """Records for another owner, whether or not this one is complete. Answer: ``ReadDone``."""
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     keys: Annotated[list[lim.EncodedKey], lim.LOOKED_AT]
 
 
@@ -161,7 +161,7 @@ class Purge(Message, frozen=True):
     Without ``sure`` nothing is forgotten yet: the answer says which records the node holds, durably, exactly so.
     """
 
-    items: Annotated[list[tuple[int, lim.EncodedKey, int]], lim.LOOKED_AT]
+    items: Annotated[list[tuple[lim.BucketId, lim.EncodedKey, int]], lim.LOOKED_AT]
     sure: bool
 
 
@@ -204,7 +204,7 @@ class Apply(Message, frozen=True):
     for how long its sender may still go on with it, here or elsewhere, as of its sending (L12); 0: not said.
     """
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     items: Annotated[list[Change], lim.ITEMS]
     run: lim.Number
     expires_s: float
@@ -216,7 +216,7 @@ class Apply(Message, frozen=True):
 class ReadHeads(Message, frozen=True):
     """Records of a linearizable bucket, with what the node has promised: a plain read (L8). Answer: ``HeadsRead``."""
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     keys: lim.Keys
 
 
@@ -227,7 +227,7 @@ class Promise(Message, frozen=True):
     """
 
     partition: int
-    n: int
+    n: lim.Copies
     term: lim.Term
     leader: lim.NodeId
     again: bool = False
@@ -245,7 +245,7 @@ class HandOver(Message, frozen=True):
 class Lead(Message, frozen=True):
     """Lead these partitions in the sender's place, which is to be stopped (L14). Answer: ``HandedOver``."""
 
-    n: int
+    n: lim.Copies
     partitions: lim.Partitions
 
 
@@ -261,8 +261,8 @@ class Look(Message, frozen=True):
     ``groups``: (partition, term, its encoded keys).
     """
 
-    bucket_id: int
-    n: int
+    bucket_id: lim.BucketId
+    n: lim.Copies
     leader: lim.NodeId
     groups: Annotated[list[tuple[int, lim.Term, lim.Keys]], lim.ITEMS]
 
@@ -273,7 +273,7 @@ class Accept(Message, frozen=True):
     ``groups``: (partition, term, its (bucket id, encoded key, record)). ``made_ms``: as in ``Write`` (P10, L12).
     """
 
-    n: int
+    n: lim.Copies
     leader: lim.NodeId
     made_ms: int
     groups: Annotated[
@@ -438,7 +438,7 @@ class TreeDone(Message, frozen=True):
 class LeavesDone(Message, frozen=True):
     """The records of the leaves asked for: (bucket id, encoded key, digest)."""
 
-    entries: Annotated[list[tuple[int, lim.Bound, int]], lim.ENTRIES]
+    entries: Annotated[list[tuple[lim.BucketId, lim.Bound, int]], lim.ENTRIES]
     complete: bool
     left: lim.Indexes = []
     """Leaves that the answer had no room for: ask again."""
@@ -507,7 +507,7 @@ class HandedOver(Message, frozen=True):
 class PromisesRead(Message, frozen=True):
     """(n, term, leader) for each n of which the node has promised something; whether it lacks nothing here."""
 
-    items: Annotated[list[tuple[int, lim.Term, lim.NodeId]], lim.NODES]
+    items: Annotated[list[tuple[lim.Copies, lim.Term, lim.NodeId]], lim.NODES]
     complete: bool
 
 

@@ -133,7 +133,7 @@ class ClusterUpdate(Message, frozen=True):
 class BucketOpened(Message, frozen=True):
     """The bucket's id and its policy (fields of BucketConfig), and whose it is. ``run``, ``now_s``: the coordinator's."""
 
-    bucket_id: int
+    bucket_id: lim.BucketId
     config: lim.Settings
     store_id: lim.Name = ""
     run: int = 0

@@ -37,6 +37,8 @@ MAX_ENTRIES = 1 << 20
 MAX_BUCKETS = 10_000
 MAX_SETTINGS = 64
 MAX_COUNTERS = 128
+MAX_BUCKET_ID = (1 << 32) - 1
+"""It is stored in four bytes."""
 MAX_HISTOGRAMS = 16
 MAX_TEXT_CHARS = 64 * KIB
 MAX_NAME_CHARS = 255
@@ -76,8 +78,11 @@ Lane: TypeAlias = Annotated[bytes, Meta(max_length=8)]
 Place: TypeAlias = Annotated[bytes, Meta(max_length=64)]
 State: TypeAlias = Annotated[bytes, Meta(max_length=MAX_STATE_BYTES)]
 Partitions: TypeAlias = Annotated[list[int], Meta(max_length=MAX_PARTITIONS)]
-BucketIds: TypeAlias = Annotated[list[int], Meta(max_length=MAX_BUCKETS)]
+BucketIds: TypeAlias = Annotated[list[Annotated[int, Meta(ge=0, le=MAX_BUCKET_ID)]], Meta(max_length=MAX_BUCKETS)]
 Indexes: TypeAlias = Annotated[list[int], LOOKED_AT]
+BucketId: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_BUCKET_ID)]
+Copies: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_COPIES)]
+"""The n of a bucket: it is stored in a byte."""
 Number: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Offset: TypeAlias = Annotated[int, Meta(ge=-1, le=MAX_NUMBER)]
 """An offset in a file; -1: the entire file."""

@@ -10,7 +10,7 @@ ask for it one after the other.
 from __future__ import annotations
 
 import logging
-from itertools import islice
+from itertools import islice, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.errors import CorruptData
@@ -35,7 +35,7 @@ REST_EVERY = 24
 """Records between two pauses: some tenths of a millisecond of work."""
 KEEP_TREE_S = 20.0
 MAX_TREE_RECORDS = 200_000
-"""The most records under all cached trees together; one tree alone may be larger."""
+"""The most records under all cached trees together, with what else they take (``Tree.weight``); one alone may be larger."""
 TREE_WEIGHT = 20
 """The records that a tree itself counts as: the trees of short-lived buckets are many, and empty."""
 OVERLOADED_WAIT_S = 0.1
@@ -75,6 +75,8 @@ class LocalCopy:
     def tombstones(self) -> list[list[int]]:
         """Return for each bucket id the number of records without a live value, in the partitions looked through here."""
         total: dict[int, int] = {}
+        for place in [place for place in self._tombstones if self._replica.config_of(place[1]) is None]:
+            del self._tombstones[place]  # its bucket was dropped
         for (_, bucket_id), count in self._tombstones.items():
             total[bucket_id] = total.get(bucket_id, 0) + count
         return [[bucket_id, total[bucket_id]] for bucket_id in sorted(total)]
@@ -111,7 +113,7 @@ class LocalCopy:
         elif depth is not None:
             kept = kept._replace(tree=kept.tree.deeper(depth))
         self._trees[place] = kept
-        while len(self._trees) > 1 and sum(map(_weight, self._trees.values())) > MAX_TREE_RECORDS:
+        while len(self._trees) > 1 and sum(starmap(_weight, self._trees.items())) > MAX_TREE_RECORDS:
             del self._trees[next(iter(self._trees))]
         return kept.tree
 
@@ -134,6 +136,7 @@ class LocalCopy:
                     entries.append((bucket_id, encoded, digest(bucket_id, encoded, public(found.record))))
                 if count % REST_EVERY == 0:
                     since_s = await self._throttle.rest(since_s)
+            since_s = await self._throttle.rest(since_s)  # there may be thousands of buckets, with a few records each
         self._erase_strays(strays)
         return entries
 
@@ -162,6 +165,7 @@ class LocalCopy:
                         found[bucket_id, key] = (bucket_id, key, digest(bucket_id, key, public(kept.record)))
                     if count % REST_EVERY == 0:
                         since_s = await self._throttle.rest(since_s)
+                since_s = await self._throttle.rest(since_s)
         return [*found.values()]
 
     async def forget(self, entries: Sequence[Entry]) -> None:
@@ -189,6 +193,7 @@ class LocalCopy:
                     found.append((bucket_id, key, digest(bucket_id, key, public(kept.record))))
                 if count % REST_EVERY == 0:
                     since_s = await self._throttle.rest(since_s)
+            since_s = await self._throttle.rest(since_s)
             self._tombstones.pop((partition, bucket_id), None)
             if dead:
                 self._tombstones[partition, bucket_id] = dead
@@ -206,6 +211,7 @@ class LocalCopy:
             for bucket_id in self._buckets_here(partition):
                 low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
                 while not self._replica.holds(partition, bucket_id):
+                    self._tombstones.pop((partition, bucket_id), None)
                     places = [place for place, _ in islice(self._engine.scan_what_is_left(low, high), REST_EVERY)]
                     for place in places:
                         position = max(position, self._engine.erase(place))
@@ -316,8 +322,8 @@ def _before(record: bytes, before_ms: float) -> bool:
     return time_to_ms(check(public(record))) < before_ms
 
 
-def _weight(kept: _Kept) -> int:
-    return kept.tree.records + TREE_WEIGHT
+def _weight(place: tuple[int, tuple[int, ...], bool], kept: _Kept) -> int:
+    return kept.tree.weight + len(place[1]) // 4 + TREE_WEIGHT
 
 
 def _bounds(partition: int) -> tuple[bytes, bytes]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FAN_OUT = 16
 MAX_DEPTH = 5
 RECORDS_PER_LEAF = 4
+LEAVES_PER_ENTRY = 16
+"""The leaves that take as much memory as an entry."""
 _CHILDREN = struct.Struct(f">{FAN_OUT}Q")
 _BUCKET = struct.Struct(">I")
 _MASK = (1 << 64) - 1
@@ -46,7 +48,7 @@ def depth_for(records: int) -> int:
 
 
 class Tree:
-    """A tree over ``entries``. Building it is O(entries + leaves)."""
+    """A tree over ``entries``. Building it is O(entries x depth), beside the memory of its leaves (``weight``)."""
 
     def __init__(self, entries: Sequence[Entry], depth: int) -> None:
         assert 0 <= depth <= MAX_DEPTH
@@ -59,9 +61,19 @@ class Tree:
         for leaf, (_, _, value) in zip(self._leaf_of, entries, strict=True):
             sums[leaf] = (sums[leaf] + value) & _MASK
         self._levels = [sums]
+        touched = {*self._leaf_of}  # all else is 0: whoever asks for a depth decides the leaves, and not the work
         while len(self._levels[0]) > 1:
             below = self._levels[0]
-            self._levels.insert(0, array("Q", (_above(below, at) for at in range(0, len(below), FAN_OUT))))
+            touched = {at // FAN_OUT for at in touched}
+            above = array("Q", bytes(8 * len(below) // FAN_OUT))
+            for at in touched:
+                above[at] = _above(below, at * FAN_OUT)
+            self._levels.insert(0, above)
+
+    @property
+    def weight(self) -> int:
+        """Return its memory, in about as many entries."""
+        return self.records + len(self._levels[-1]) // LEAVES_PER_ENTRY
 
     @property
     def root(self) -> int:

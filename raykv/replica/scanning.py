@@ -51,7 +51,7 @@ MAX_STRETCH = 512
 STRETCHES = 4
 """Stretches kept of a partition of a bucket: scans of different ranges may take turns."""
 OVERHEAD_BYTES = 150
-"""Of a record that is kept, beside its own bytes: objects and list slots."""
+"""Of a record that is kept, beside its own bytes and its key's: objects and list slots. And of a stretch, twice."""
 _KEY = itemgetter(0)
 
 Pairs: TypeAlias = "list[tuple[bytes, Found | bytes]]"
@@ -60,18 +60,22 @@ Pairs: TypeAlias = "list[tuple[bytes, Found | bytes]]"
 class _Stretch:
     """All records of a partition with ``low <= key < high``."""
 
-    __slots__ = ("found", "high", "keys", "low", "size_bytes")
+    __slots__ = ("found", "high", "keys", "low", "records_bytes", "size_bytes")
 
-    def __init__(self, low: bytes, high: bytes, keys: list[bytes], found: list[Found | bytes], size_bytes: int) -> None:
+    def __init__(
+        self, low: bytes, high: bytes, keys: list[bytes], found: list[Found | bytes], records_bytes: int
+    ) -> None:
+        """``records_bytes``: the size of the records in ``found``."""
         self.low, self.high = low, high
         self.keys, self.found = keys, found
-        self.size_bytes = size_bytes
+        self.records_bytes = records_bytes
+        self.size_bytes = records_bytes + sum(map(len, keys)) + len(low) + len(high) + (2 + len(keys)) * OVERHEAD_BYTES
 
     def joined(self, later: _Stretch) -> _Stretch:
         """Return this and the one that begins where it ends as one."""
         assert self.high == later.low
-        size_bytes = self.size_bytes + later.size_bytes
-        return _Stretch(self.low, later.high, self.keys + later.keys, self.found + later.found, size_bytes)
+        records_bytes = self.records_bytes + later.records_bytes
+        return _Stretch(self.low, later.high, self.keys + later.keys, self.found + later.found, records_bytes)
 
 
 class _Kept(NamedTuple):
@@ -116,12 +120,11 @@ class Stretches:
     def _look_up(self, prefix: bytes, low: bytes, high: bytes, *, reverse: bool) -> _Stretch:
         pair = self._engine.first(prefix + low, prefix + high, reverse=reverse, erased=True)
         if pair is None:
-            return _Stretch(low, high, [], [], OVERHEAD_BYTES)
+            return _Stretch(low, high, [], [], 0)
         key, found = pair[0][STORAGE_PREFIX_BYTES:], pair[1]
-        size_bytes = len(found.record) + 2 * OVERHEAD_BYTES
         if reverse:
-            return _Stretch(key, high, [key], [found], size_bytes)
-        return _Stretch(low, key + b"\x00", [key], [found], size_bytes)
+            return _Stretch(key, high, [key], [found], len(found.record))
+        return _Stretch(low, key + b"\x00", [key], [found], len(found.record))
 
     def _read(
         self, prefix: bytes, low: bytes, high: bytes, least: int, enough_bytes: int, *, reverse: bool
@@ -132,7 +135,7 @@ class Stretches:
             low, high = (reached, high) if reverse else (low, reached + b"\x00")
         keys = [key[STORAGE_PREFIX_BYTES:] for key in window.keys]
         records = sum([len(each) if isinstance(each, bytes) else len(each.record) for each in window.found])
-        return _Stretch(low, high, keys, window.found, records + (1 + len(keys)) * OVERHEAD_BYTES)
+        return _Stretch(low, high, keys, window.found, records)
 
     def _keep(
         self, prefix: bytes, changes: tuple[int, int], stretch: _Stretch, beside: _Stretch | None, *, reverse: bool

@@ -73,6 +73,27 @@ def test_nothing_in_a_message_is_without_a_bound(message: type[msgspec.Struct]) 
     assert [hit for hit in lacking if hit not in known] == []
 
 
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda kind: kind.__name__)
+def test_what_is_stored_in_a_few_bytes_is_bounded_wherever_it_comes_in(message: type[msgspec.Struct]) -> None:
+    """An answer, too: the n of a promise ended the task of a node that healed, at each of its runs."""
+    found = {field.name: field.type for field in msgspec.inspect.type_info(message).fields}
+    for name, top in (("n", 255), ("bucket_id", (1 << 32) - 1)):
+        if name in found:
+            kind = found[name]
+            assert isinstance(kind, msgspec.inspect.IntType)
+            assert kind.ge is not None
+            assert kind.le is not None
+            assert 0 <= kind.ge <= kind.le <= top
+
+
+def test_the_n_of_a_promise_in_an_answer_is_bounded() -> None:
+    answer = f.node_answers.encode(f.NodeAnswer(1, f.PromisesRead([(3, bytes(16), "n2")], True)))
+    assert isinstance(f.node_answers.decode(answer).body, f.PromisesRead)
+    wrong = msgspec.structs.replace(f.PromisesRead([], True), items=[(300, bytes(16), "n2")])
+    with pytest.raises(CorruptData):
+        f.node_answers.decode(f.node_answers.encode(f.NodeAnswer(1, wrong)))
+
+
 def test_the_walker_sees_what_has_none() -> None:
     class Careless(msgspec.Struct):
         some: list[tuple[int, bytes | None]]
@@ -130,6 +151,12 @@ OVER = [
     ("Apply", 1, [change()], 7, 1.0, [], many(1001, "n1")),
     ("ReadHeads", 1, many(MAX_BATCH_ITEMS + 1, b"\x02a")),
     ("Promise", 5, 3, bytes(15), "n1", False),
+    ("Promise", 5, 300, bytes(16), "n1", False),
+    ("Look", 1, 0, "n1", []),
+    ("Look", 1 << 32, 3, "n1", []),
+    ("Read", -1, [b"\x02a"], False),
+    ("Accept", 300, "n1", 9, []),
+    ("Lead", 300, []),
     ("Look", 1, 3, "n1", many(MAX_BATCH_ITEMS + 1, [5, bytes(16), []])),
     ("Look", 1, 3, "n1", [[5, bytes(16), many(MAX_BATCH_ITEMS + 1, b"\x02a")]]),
     ("Look", 1, 3, "n1", [[5, bytes(17), [b"\x02a"]]]),

@@ -57,6 +57,55 @@ def test_a_tree_is_over_the_partition_and_the_buckets_asked_for(world: ModuleTyp
     world.run(story())
 
 
+def test_what_trees_are_kept_is_bounded_by_their_leaves_and_buckets_too(world: ModuleType) -> None:
+    """A peer names the depth and the buckets: of an empty partition, too, a tree may take 9 MiB."""
+
+    async def story() -> None:
+        _, local = one_node(world)
+        for partition in range(8):
+            await local.tree(partition, [1], 5, anew=True)
+            assert sum(8 * 16**kept.tree.depth for kept in local._trees.values()) <= 48 << 20
+        for first in range(100):
+            await local.tree(0, [*range(first, first + 10_000)], 0, anew=True)
+        assert sum(len(buckets) for _, buckets, _ in local._trees) <= 4 * local_copy.MAX_TREE_RECORDS
+
+    world.run(story())
+
+
+def test_a_look_through_thousands_of_empty_buckets_lets_others_work_meanwhile(world: ModuleType) -> None:
+    async def story() -> None:
+        _, local = one_node(world)
+        rests = 0
+        rest = local._throttle.rest
+
+        async def counting(since_s: float) -> float:
+            nonlocal rests
+            rests += 1
+            return await rest(since_s)
+
+        local._throttle.rest = counting
+        for look in (
+            lambda: local._entries(0, range(1, 501), hidden=False),
+            lambda: local.dead(0, range(1, 501), 0.0),
+        ):
+            rests = 0
+            assert await look() == []
+            assert rests >= 500
+
+    world.run(story())
+
+
+def test_what_is_known_of_a_bucket_s_tombstones_goes_with_it(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, local = one_node(world)
+        local._tombstones = {(0, 1): 5, (1, 1): 2, (0, 99): 7}
+        assert local.tombstones() == [[1, 7]]
+        assert local._tombstones == {(0, 1): 5, (1, 1): 2}
+        assert cluster.node("n1")._replica.config_of(99) is None
+
+    world.run(story())
+
+
 def test_two_nodes_that_hold_the_same_have_the_same_root_whatever_they_keep_for_themselves(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, versioning="vector", maintenance=True).start()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykv.repair import merkle
 from raykv.repair.merkle import FAN_OUT, MAX_DEPTH, RECORDS_PER_LEAF, Entry, Tree, depth_for, differing, digest
 
 KEYS = st.tuples(st.integers(1, 3), st.binary(min_size=1, max_size=6))
@@ -147,3 +149,23 @@ def test_differing_numbers_the_children_of_the_next_level() -> None:
     theirs = list(mine)
     theirs[3] = theirs[FAN_OUT + 15] = 9
     assert differing([2, 7], mine, theirs) == [2 * FAN_OUT + 3, 7 * FAN_OUT + 15]
+
+
+@pytest.mark.parametrize("records", [0, 1, 20])
+def test_who_asks_for_a_deep_tree_decides_the_memory_of_its_leaves_and_not_the_work(
+    records: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer names the depth: a million leaves over an empty partition held the node's loop for 70 ms."""
+    counted = 0
+    above = merkle._above
+
+    def counting(*given: Any) -> int:
+        nonlocal counted
+        counted += 1
+        return above(*given)
+
+    monkeypatch.setattr(merkle, "_above", counting)
+    entries = [(1, b"k%d" % number, number + 1) for number in range(records)]
+    deep, usual = Tree(entries, MAX_DEPTH), Tree(entries, 1)
+    assert counted <= records * MAX_DEPTH + 1
+    assert deep.weight > FAN_OUT**MAX_DEPTH / 100 > usual.weight >= records

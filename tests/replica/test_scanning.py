@@ -181,6 +181,24 @@ def test_what_is_kept_is_bounded_and_nothing_is_kept_without_room(world: ModuleT
     world.run(story())
 
 
+def test_keys_and_bounds_count_among_what_is_kept(world: ModuleType) -> None:
+    """A bound has up to 4 KiB, and any of a million scans another one."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        items = [(encode_key(f"{number:04}" + "k" * 900), world.put_record("x")) for number in range(50)]
+        await cluster.ask("n1", f.Write(1, items))
+        counted(cluster.node("n1"), 1 << 20)
+        stretches = cluster.node("n1")._replica.scanner.stretches
+        for number in range(300):
+            await cluster.ask("n1", scan(start=encode_key("a")[:1] + b"%03d" % number * 1000, limit=10))
+        kept = [each for some in stretches._kept.values() for each in some.stretches]
+        holds = sum(len(each.low) + len(each.high) + sum(map(len, each.keys)) for each in kept)
+        assert holds < stretches.used_bytes <= 1 << 20
+
+    world.run(story())
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_scans_by_turns_see_every_write_before_them(world: ModuleType, seed: int) -> None:
     """Pages of any size, in both directions, from anywhere, of some of the partitions, with writes in between."""

@@ -7,8 +7,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +19,9 @@ from raykv.ports import HelperLost
 from raykv.storage import Engine
 from raykv.system.files import OsFileSystem
 from raykv.system.helper import HelperProcess, read_message, write_message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 JOBS = "raykv.actors.job_process"
 CONFIG = NodeConfig(memtable_bytes=1 << 16, max_unflushed_bytes=1 << 20, runs_per_level=3, table_bytes=1 << 16)
@@ -106,8 +111,15 @@ serve(handle)
 """
 
 
-def test_the_lock_is_held_until_the_helper_of_a_killed_process_is_gone(tmp_path: Path) -> None:
-    (tmp_path / "tests_sleeper.py").write_text(SLEEPER)
+OUTLIVES = SLEEPER.replace(
+    "serve(handle)", "from raykv.system import helper\nhelper._die_with_parent = int\nserve(handle)"
+)
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_the_lock_is_held_until_the_helper_of_a_killed_process_is_gone(tmp_path: Path, outlives: bool) -> None:
+    """``outlives``: where no kernel ends it with its process. It stands still meanwhile, in the midst of something."""
+    (tmp_path / "tests_sleeper.py").write_text(OUTLIVES if outlives else SLEEPER)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path / "lock")],
@@ -115,14 +127,58 @@ def test_the_lock_is_held_until_the_helper_of_a_killed_process_is_gone(tmp_path:
     )  # fmt: skip
     assert owner.stdout is not None
     pid = int(owner.stdout.readline())
-    os.kill(pid, signal.SIGSTOP)  # in the midst of something
+    os.kill(pid, signal.SIGSTOP)
     owner.kill()
     owner.wait()
-    with pytest.raises(BlockingIOError):
-        OsFileSystem().lock(str(tmp_path / "lock"))
-    os.kill(pid, signal.SIGCONT)
+    if outlives:
+        with pytest.raises(BlockingIOError):
+            OsFileSystem().lock(str(tmp_path / "lock"))
+        os.kill(pid, signal.SIGCONT)
     wait_until_gone(pid)
     OsFileSystem().lock(str(tmp_path / "lock")).release()
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[HelperProcess, int]]:
+    """A helper that stands still, and its process id."""
+    (tmp_path / "tests_sleeper.py").write_text(SLEEPER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    helper = HelperProcess("tests_sleeper")
+    pid = int(helper.call(b"hello"))
+    os.kill(pid, signal.SIGSTOP)
+    yield helper, pid
+    helper.close()
+
+
+@pytest.mark.parametrize("message", [b"", bytes(1 << 20)])  # which no pipe takes
+def test_one_that_stands_still_is_given_up(sleeper: tuple[HelperProcess, int], message: bytes) -> None:
+    """Else flushes wait for it for ever, and the node refuses all writes while everybody takes it for healthy."""
+    helper, pid = sleeper
+    helper.answer_s = 0.1
+    with pytest.raises(HelperLost, match="does not answer"):
+        helper.call(message)
+    wait_until_gone(pid)
+
+
+def test_it_ends_also_while_it_is_asked_for_something(sleeper: tuple[HelperProcess, int]) -> None:
+    helper, pid = sleeper
+    heard: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            helper.call(b"more")
+        except HelperLost as lost:
+            heard.append(lost)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until_s = time.monotonic() + 30
+    while not helper._turn.locked() and time.monotonic() < until_s:
+        time.sleep(0.001)
+    helper.close()
+    asking.join(30)
+    assert len(heard) == 1
+    wait_until_gone(pid)
 
 
 def test_messages_are_bounded(tmp_path: Path) -> None:
