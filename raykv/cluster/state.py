@@ -168,7 +168,29 @@ def decode_state(data: bytes) -> ClusterState:
         raise CorruptData(f"not a cluster state: {error}") from None
     if not 1 <= state.format <= STATE_FORMAT:
         raise CorruptData(f"a cluster state of format {state.format}; this raykv reads up to {STATE_FORMAT}")
+    if wrong := _wrong_with(state):
+        raise CorruptData(f"not a cluster state: {wrong}")
     return state
+
+
+def _wrong_with(state: ClusterState) -> str:
+    """Return what its parts disagree on; each by itself is sound. Empty if nothing. O(buckets + moves)."""
+    ring, goal = state.ring, state.goal
+    if goal is not None and (goal.partitions, goal.copies) != (ring.partitions, ring.copies):
+        return "its ring is to become one of another shape"
+    ids = [entry.bucket_id for entry in state.buckets]
+    if len({*ids}) < len(ids) or not all(0 < bucket_id < state.next_bucket_id for bucket_id in ids):
+        return "the ids of its buckets are not those that were given"
+    if any(entry.config.n > ring.copies for entry in state.buckets):
+        return f"a bucket has more than the ring's {ring.copies} copies"
+    members = {member.node_id for each in (ring, goal) if each is not None for member in each.members}
+    for move in state.moves:
+        owners = {*move.owners}
+        if not (0 <= move.partition < ring.partitions and len(owners) == len(move.owners) == ring.copies):
+            return f"partition {move.partition} is to have other owners than {ring.copies}"
+        if not owners <= members:
+            return f"partition {move.partition} is to have owners that are no members"
+    return ""
 
 
 def check_bucket_options(name: str, options: Mapping[str, object]) -> None:

@@ -185,6 +185,33 @@ def test_an_unknown_option_is_refused() -> None:
         cs.bucket_from_options("b", {"slopy": True}, 3)
 
 
+def agreed(**changes: Any) -> cs.ClusterState:
+    whole = state().with_bucket(bucket("one")).with_bucket(bucket("two"))
+    return msgspec.structs.replace(whole, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"next_bucket_id": 2}, "ids of its buckets"),
+        ({"buckets": (cs.BucketEntry(1, bucket("one")),) * 2}, "ids of its buckets"),
+        ({"buckets": (cs.BucketEntry(0, bucket("one")),)}, "ids of its buckets"),
+        ({"buckets": (cs.BucketEntry(1, BucketConfig(name="one", n=5, r=3, w=3)),)}, "more than the ring's 3 copies"),
+        ({"goal": claim([Member(f"n{number}") for number in range(1, 4)], 16, 3)}, "another shape"),
+        ({"moves": (cs.Move(8, ("n1", "n2", "n3")),)}, "other owners than 3"),
+        ({"moves": (cs.Move(-1, ("n1", "n2", "n3")),)}, "other owners than 3"),
+        ({"moves": (cs.Move(0, ("n1", "n2")),)}, "other owners than 3"),
+        ({"moves": (cs.Move(0, ("n1", "n2", "n2")),)}, "other owners than 3"),
+        ({"moves": (cs.Move(0, ("n1", "n2", "n9")),)}, "no members"),
+    ],
+)
+def test_a_state_whose_parts_disagree_is_corrupt(changes: dict[str, Any], why: str) -> None:
+    """Each part is sound; what a node, or a backup, makes of all of them would end in another error, or in a loop."""
+    assert cs.decode_state(cs.encode_state(agreed())) == agreed()
+    with pytest.raises(CorruptData, match=why):
+        cs.decode_state(cs.encode_state(agreed(**changes)))
+
+
 def test_a_mismatch_shows_both_sides() -> None:
     existing = cs.bucket_from_options("b", {"r": 1, "codec": "raw"}, 3)
     cs.check_same_bucket(existing, {})
