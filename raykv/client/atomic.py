@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RESEND_PAUSE_S = 0.05
+LEAST_S = 0.02
+"""An update that others have kept from being first sends nothing in the last moment: its outcome would not be known."""
 PATIENT_CONFLICTS = 2
 """After as many conflicts an ``update`` waits for its turn."""
 CONTENDED_S = 1.0
@@ -154,13 +156,20 @@ class Atomic(Reads):
         how = f"for all of the {timeout_s:g} s"
         return refusal(key, stands, lambda kept: self._decode(key, kept, self.config.codec), how=how)
 
+    @staticmethod
+    def too_late(key: Key, timeout_s: float) -> StoreUnavailable:
+        """Return the error of an update that was not sent, for its time was over."""
+        return StoreUnavailable(
+            f"nothing was written: the {timeout_s:g} s were over before the new value of {shown(key)} could be sent"
+        )
+
     def replace(self, key: Key, applied: Callable[[bytes | None], tuple[T, bytes]], timeout_s: float) -> Steps[T]:
         """Write what ``applied(payload)`` makes of what stands; return what it returned beside the new payload."""
         until_s = self._session_clock.now_s() + timeout_s
         encoded, lane = encode_key(key), self._lanes.take()
         conflicts = PATIENT_CONFLICTS if self._is_contended(encoded) else 0
         payload: bytes | None = None
-        version, known, certain = b"", False, False
+        version, known, certain, refused = b"", False, False, False
         while True:
             left_s = until_s - self._session_clock.now_s()
             if left_s <= 0:
@@ -174,6 +183,11 @@ class Atomic(Reads):
                     raise
                 known, conflicts = False, 0  # what it failed on may never have been: it gets what certainly stands
                 continue
+            left_s = until_s - self._session_clock.now_s()
+            if refused and left_s < LEAST_S:
+                raise self.never_first(key, timeout_s, version, payload)
+            if left_s <= 0:  # the read, or the caller's function, took all of it
+                raise self.too_late(key, timeout_s)
             put = f.Change(encoded, c.PUT, new, condition=b"" if payload is None else version)
             ((settled,),) = yield from self._send_changes([[put]], left_s, lane)
             if isinstance(settled, RaykvError):
@@ -182,7 +196,7 @@ class Atomic(Reads):
                 self._lanes.give_back(lane)
                 self._judge(key, settled, put.condition)
                 return value
-            conflicts += 1
+            conflicts, refused = conflicts + 1, True
             payload, version, certain = settled.payload, settled.version, True
             known = conflicts < PATIENT_CONFLICTS
             if not known:

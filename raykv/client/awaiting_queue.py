@@ -6,14 +6,16 @@ sibling.
 
 from __future__ import annotations
 
+import math
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from raykv.client.handle import LazySession, StoreHandle, V
-from raykv.client.queues import Queues, listed
+from raykv.client.queues import Queues, claims_of, listed
 from raykv.client.renewals import LoopRenewals
 from raykv.config import check_store_name, shown
-from raykv.errors import InvalidOption
+from raykv.errors import InvalidOption, RaykvError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -99,8 +101,23 @@ class Held(Generic[V]):
         self._session = session
         self._steps = steps
         self._jobs = jobs
-        self.lost = False
-        """Whether their lease has run out, as far as is known: another may have them."""
+        self._now_s = session.link.monotonic_s if jobs else time.monotonic
+        """Not by way of the handle, which may be closed meanwhile."""
+        self._renewed_s = dict.fromkeys(claims_of(jobs), self._now_s())
+        """Claim -> when the last renewal that succeeded was sent. Without those of which nothing is held any more."""
+        self._lost = False
+        self._over = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease of some of them has run out, as far as is known: another may have them.
+
+        By this process's clock: also where the store is out of reach. A claim of which all was acked or nacked is not lost.
+        """
+        if not self._lost and not self._over:
+            oldest_s = min([*self._renewed_s.values()], default=math.inf)
+            self._lost = self._now_s() - oldest_s >= self._steps.lease_s
+        return self._lost
 
     def __iter__(self) -> Iterator[Job[V]]:
         return iter(self._jobs)
@@ -113,13 +130,26 @@ class Held(Generic[V]):
 
         def steps() -> Steps[float | None]:
             held = alive()
-            if held is None:
-                return None
-            due_s = yield from held._steps.renewals(held._jobs)  # noqa: SLF001 - the same class
-            held.lost = held.lost or due_s is None
-            return due_s
+            return None if held is None else (yield from held._renew())  # noqa: SLF001 - the same class
 
         return steps
+
+    def _renew(self) -> Steps[float | None]:
+        """Renew once what is left; return after how many seconds to do it again, None if there is nothing left."""
+        steps, sent_s = self._steps, self._now_s()
+        try:
+            outcomes = yield from steps.renew_each([*self._renewed_s], timeout=max(0.25, steps.every_s))
+        except RaykvError:
+            return steps.every_s / 4
+        for claim, held in outcomes.items():
+            if held is True:
+                self._renewed_s[claim] = sent_s
+            elif held is False:  # others end it after its lease, and not before: until then it was settled here
+                self._lost = self._lost or sent_s - self._renewed_s[claim] >= steps.lease_s
+                del self._renewed_s[claim]
+        if not self._renewed_s:
+            return None
+        return steps.every_s / (4 if any(isinstance(held, RaykvError) for held in outcomes.values()) else 1)
 
     def _first_s(self) -> float:
         return self._steps.first_renewal_s
@@ -128,6 +158,10 @@ class Held(Generic[V]):
         if failed:
             return self._steps.give_back(self._jobs, delay=0.0, timeout=self._steps.request_most_s)
         return self._steps.finish(self._jobs, timeout=self._steps.request_most_s)
+
+    def _note_end(self) -> None:
+        """From now on no renewal is due."""
+        self._lost, self._over = self.lost, True
 
 
 class AwaitableHold(Held[V]):
@@ -145,4 +179,9 @@ class AwaitableHold(Held[V]):
         if self._renewals is not None:
             self._renewals.stop()
             await self._renewals.stopped()
-            await self._session.run_async(self._end(failed=kind is not None))
+            self._note_end()
+            try:
+                await self._session.run_async(self._end(failed=kind is not None))
+            except RaykvError:
+                if kind is None:  # else the block's own error is what counts, and their lease ends by itself
+                    raise

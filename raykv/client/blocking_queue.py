@@ -11,6 +11,7 @@ from raykv.client.aio_queue import AsyncQueue
 from raykv.client.awaiting_queue import Held, QueueHandle, made
 from raykv.client.handle import V
 from raykv.client.queues import listed
+from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
@@ -67,4 +68,9 @@ class BlockingHold(Held[V]):
         if self._renewals is not None:
             self._renewals.stop()
             self._renewals.join(self._steps.request_most_s)
-            self._session.run(self._end(failed=kind is not None))
+            self._note_end()
+            try:
+                self._session.run(self._end(failed=kind is not None))
+            except RaykvError:
+                if kind is None:  # else the block's own error is what counts, and their lease ends by itself
+                    raise

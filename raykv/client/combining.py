@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykv.client.driver import GRACE
 from raykv.client.given import CallersStop
-from raykv.errors import StoreUnavailable, WriteOutcomeUnknown
+from raykv.config import shown
+from raykv.errors import Conflict, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.records.keys import Key, encode_key
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class _Batch:
             payload = member.applied(payload, now_s)
         if payload is None or not any(member.is_sent for member in self._members):
             errors = [member.error for member in self._members if member.error is not None]
+            errors.sort(key=lambda error: isinstance(error, CallersStop))  # which comes out as another error
             self.raised = errors[0] if errors else StoreUnavailable("nothing was written: nobody waits for it any more")
             raise self.raised
         return None, payload
@@ -114,10 +116,27 @@ class _Line:
         self._key = key
         self.now_s = operations.now_s
         self.waiting: list[Member] = []
+        self._failed: RaykvError | None = None
+        """Why the last update did not succeed; None if it did."""
 
     async def replace(self, applied: Callable[[bytes | None], tuple[Any, bytes]], timeout_s: float) -> Any:
         """See ``Operations.replace``."""
-        return await self._session.run_async(self._operations.replace(self._key, applied, timeout_s))
+        try:
+            value = await self._session.run_async(self._operations.replace(self._key, applied, timeout_s))
+        except RaykvError as error:
+            self._failed = error
+            raise
+        self._failed = None
+        return value
+
+    def over(self, timeout_s: float) -> RaykvError:
+        """Return the error of an update whose time was over before it was sent."""
+        if self._failed is None or isinstance(self._failed, Conflict):
+            return self._operations.never_first(self._key, timeout_s)
+        return StoreUnavailable(
+            f"nothing was written in {timeout_s:g} s: an earlier update of {shown(self._key)} came first, and failed "
+            f"({self._failed})"
+        )
 
 
 class Updates:
@@ -162,7 +181,7 @@ class Updates:
                     "may stand, or surface later; read the key, then decide",
                     acks=[],
                 ) from None
-            raise operations.never_first(key, timeout_s) from None
+            raise line.over(timeout_s) from None
         return member.result()
 
     def _go_on(self, name: Name, line: _Line) -> None:

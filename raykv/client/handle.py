@@ -118,7 +118,8 @@ class Session:
         """Find or create the linearizable bucket of counters, of locks or of queues; only once."""
         operations = self._own_buckets.get(name)
         if operations is None:
-            operations = self._own_buckets[name] = yield from self.open_bucket(name, options, timeout)
+            operations = yield from self.open_bucket(name, options, timeout)
+            operations = self._own_buckets.setdefault(name, operations)  # another task's, that came first
         return operations
 
     def in_own_bucket(
@@ -136,7 +137,8 @@ class Session:
         except InvalidOption as error:
             if not known or error.details.get("bucket_id") != operations.bucket_id:
                 raise
-        self._own_buckets.pop(name, None)
+        if self._own_buckets.get(name) is operations:
+            self._own_buckets.pop(name, None)
         return (yield from work((yield from self.own_bucket(name, timeout, options))))
 
     def stop_at_end(self, work: Stoppable) -> None:

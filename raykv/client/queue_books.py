@@ -13,7 +13,7 @@ Slots without jobs are removed with a later revision of their book, in the same 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from raykv.client import shards
 from raykv.client.exchange import TRY_AGAIN, Exchange, ask
@@ -62,6 +62,8 @@ LEAST_RIDE = 8
 """and at least: a removal costs a record."""
 PAUSE_S = 0.004
 MOST_PAUSE_S = 0.25
+TAIL_S = 10.0
+"""For so long the end of a shard is remembered. Deletes, and with them what refuses an old place, are kept much longer."""
 NOTHING: Any = object()
 """What a revision returns that leaves the book as it is."""
 BUSY: Any = object()
@@ -69,6 +71,10 @@ BUSY: Any = object()
 RACES = 6
 """After as many refusals in a row a revision waits a moment. Not before: who waits comes too late for what it has seen."""
 RACE_PAUSE_S = 0.002
+
+
+Moment: TypeAlias = tuple[float, float]
+"""Seconds by the monotonic and by the wall clock."""
 
 
 class Counts(NamedTuple):
@@ -84,10 +90,18 @@ class Counts(NamedTuple):
         return cls(book.done, book.redelivered, shards.jobs_of(book.dead))
 
 
+class Opened(NamedTuple):
+    """A queue in its bucket, as a handle sees it: all tasks and threads of the handle have the same one."""
+
+    settings: Settings
+    known: list[Known]
+    """Of each shard, and of the one for what is delayed."""
+
+
 class Known:
     """What a handle remembers of one shard: advice that a read or a refused condition corrects."""
 
-    __slots__ = ("book", "empty_at", "removed", "slots", "tail", "watched")
+    __slots__ = ("_tail", "_tail_s", "book", "empty_at", "removed", "slots", "watched")
 
     def __init__(self) -> None:
         self.book: tuple[bytes | None, bytes] | None = None
@@ -96,12 +110,25 @@ class Known:
         """Those ahead of the cursor that were read."""
         self.empty_at = -1
         """A slot that was looked for and was not there."""
-        self.tail: tuple[int, int] | None = None
-        """The slot that comes next, and how many jobs stand before it."""
+        self._tail: tuple[int, int] | None = None
+        self._tail_s = (0.0, 0.0)
         self.removed: frozenset[int] = frozenset()
         """Freed slots whose removal was acknowledged."""
         self.watched: dict[tuple[bytes, int], float] = {}
         """Claim and renewal -> since when it has been seen to stand, by the monotonic clock."""
+
+    def note_tail(self, tail: tuple[int, int] | None, now_s: Moment) -> None:
+        """Remember the slot that comes next, and how many jobs stand before it; None: it is not known."""
+        self._tail, self._tail_s = tail, now_s
+
+    def tail(self, now_s: Moment) -> tuple[int, int] | None:
+        """Return the slot that comes next, and how many jobs stand before it, if that was seen a moment ago.
+
+        What stood there may have been put, done, removed and forgotten since: then nothing refuses a put into it any more,
+        and it is behind all cursors. By both clocks: one of them stands still while the machine sleeps, the other may jump.
+        """
+        young = all(0 <= now - then < TAIL_S for now, then in zip(now_s, self._tail_s, strict=True))
+        return self._tail if young else None
 
 
 def names_of(operations: Operations, timeout: Any) -> Steps[list[str]]:
@@ -150,9 +177,9 @@ class Books:
             raise InvalidOption(f"codec must be 'auto', 'msgpack' or 'raw'; got {shown(codec)}")
         self.codec: str = codec
         self._group = self.name.replace("%", "%25").replace("/", "%2F")
-        self._settings: Settings | None = None
-        self._known: list[Known] = []
-        self._of: Operations | None = None
+        self._opened: dict[int, Opened] = {}
+        """Bucket id -> what is kept of the queue in it; one, but for a moment after the bucket was dropped."""
+        self._last: Opened | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the options that make another one."""
@@ -180,11 +207,15 @@ class Books:
 
         def begin(operations: Operations) -> Steps[T]:
             nonlocal begun
-            if self._of is not operations:  # another bucket, if it was dropped meanwhile
-                self._of, self._settings = operations, None
-            if self._settings is None:
-                self._settings = settings = yield from self._agreed(operations, until_s)
-                self._known = [Known() for _ in range(settings.shards + 1)]
+            opened = self._opened.get(operations.bucket_id)
+            if opened is None:
+                settings = yield from self._agreed(operations, until_s)
+                opened = Opened(settings, [Known() for _ in range(settings.shards + 1)])
+                # Others may have opened it meanwhile: their steps have begun with what they have put here.
+                opened = self._opened.setdefault(operations.bucket_id, opened)
+                for former in [each for each in [*self._opened] if each != operations.bucket_id]:
+                    self._opened.pop(former, None)
+            self._last = opened
             begun = True
             return (yield from steps(operations, until_s))
 
@@ -201,8 +232,13 @@ class Books:
 
     def settings(self) -> Settings:
         """Return what all handles agree on."""
-        assert self._settings is not None
-        return self._settings
+        assert self._last is not None
+        return self._last.settings
+
+    @property
+    def _known(self) -> list[Known]:
+        assert self._last is not None
+        return self._last.known
 
     @property
     def delayed(self) -> int:
@@ -252,6 +288,11 @@ class Books:
     def now_s(self) -> float:
         """Seconds by the monotonic clock."""
         return self.session.link.monotonic_s()
+
+    def moment(self) -> Moment:
+        """Return the time by both clocks."""
+        link = self.session.link
+        return link.monotonic_s(), link.wall_ms() / 1000
 
     def request_s(self, until_s: float) -> float:
         """Return the time-out of one request."""
@@ -370,17 +411,16 @@ class Books:
         handle remembers. ``gives_way``: return ``BUSY`` where another came first. Raises ``WriteOutcomeUnknown`` if the time
         was over first and it may have come into effect, else why it has not.
         """
-        known, key = self._known[shard], self.book_key(shard)
+        key = self.book_key(shard)
         unsure, tries, present = False, 0, not certain
         while True:
+            known = self._known[shard]
             failure: RaykvError = Overloaded(
                 f"nothing was changed: others changed a shard of queue {shown(self.name)} all the time; try again"
             )
             try:
-                if known.book is None:
-                    yield from self.fresh_book(operations, shard, until_s)
-                    present = True
-                data, version = known.book or (None, b"")
+                fresh, data, version = yield from self._known_book(operations, shard, until_s)
+                present = present or fresh
                 book = self.learn(shard, data, version)
                 book.freed = [seq for seq in book.freed if seq not in known.removed]
                 riding = book.freed[:RIDE] if len(book.freed) >= LEAST_RIDE else []
@@ -414,6 +454,17 @@ class Books:
             if self.now_s() >= until_s:
                 raise _unknown(self.name) if unsure else failure
             yield from self._before_the_next(tries, until_s, failed=known.book is None)
+            present = not certain  # what others have put there meanwhile may be older than what this one has seen
+
+    def _known_book(
+        self, operations: Operations, shard: int, until_s: float
+    ) -> Steps[tuple[bool, bytes | None, bytes]]:
+        """Return a shard's book as it is known, its bytes and version, and first whether it was read just now."""
+        fresh = False
+        while (known := self._known[shard].book) is None:  # others may find meanwhile that it is another one
+            yield from self.fresh_book(operations, shard, until_s)
+            fresh = True
+        return fresh, *known
 
     def remove_done(self, operations: Operations, shard: int, seq: int, until_s: float) -> Steps[bool]:
         """Remove a slot that stands where a later one is to be put; return False if not all of its jobs are done.

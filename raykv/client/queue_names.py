@@ -51,12 +51,20 @@ _named = msgspec.msgpack.Decoder(Named)
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def _encoded(name: str) -> bytes:
+    """Return a name's bytes; none if it has no encoding."""
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        return b""
+
+
 class NamedPuts(Puts):
     """The steps that put a job once."""
 
     def put_once(self, value: Any, name: Any, *, delay: Any, timeout: Any) -> Steps[str]:
         """Put a job under a name, unless it was put already; return its id."""
-        if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= MOST_NAME_BYTES:
+        if not isinstance(name, str) or not 0 < len(_encoded(name)) <= MOST_NAME_BYTES:
             raise InvalidOption(
                 f"once takes a text of 1 to {MOST_NAME_BYTES} bytes that names the job; got {shown(name)}"
             )
@@ -75,7 +83,7 @@ class NamedPuts(Puts):
         return f"{self._group}:{zlib.crc32(name.encode()) % self.settings().shards}/n/{name}"
 
     def _put_once(self, operations: Operations, name: str, job: bytes, due_ms: int, until_s: float) -> Steps[str]:
-        key, tries, unsure = self.name_key(name), 0, False
+        key, tries, unsure, is_fresh = self.name_key(name), 0, False, False
         failure: RaykvError = Overloaded(
             f"nothing was put: others put into queue {shown(self.name)} all the time; try again"
         )
@@ -86,8 +94,11 @@ class NamedPuts(Puts):
             try:
                 ((data, version),) = yield from self.read(operations, [key], until_s)
                 place = None if data is None else self._named_of(data)
-                if place is None:
+                if place is None or not (
+                    place.stands or is_fresh or (yield from self._is_ahead(operations, place, name, until_s))
+                ):
                     yield from self._plan(operations, name, due_ms, data, version, until_s)
+                    is_fresh = True
                     continue
                 job_id = shards.job_id(place.shard, (place.seq, 0))
                 if place.stands:
@@ -120,6 +131,18 @@ class NamedPuts(Puts):
                 if self.now_s() < until_s:
                     yield from self.pause(error, tries, until_s)
 
+    def _is_ahead(self, operations: Operations, place: Named, name: str, until_s: float) -> Steps[bool]:
+        """Whether a place that was planned by another call is still one that consumers come by, or has the job.
+
+        Once the removal of what stood there is forgotten, nothing refuses a put into it: it would be put and never found.
+        """
+        book = yield from self.fresh_book(operations, place.shard, until_s)
+        if place.seq >= book.head:
+            return True
+        found = yield from self.read_slots(operations, [(place.shard, place.seq)], until_s)
+        slot = found.get((place.shard, place.seq))
+        return slot is not None and slot.put_id == self._put_id(name)
+
     def _unknown_put(self, failure: RaykvError) -> WriteOutcomeUnknown:
         return WriteOutcomeUnknown(
             f"the outcome of this put is unknown: the job is in queue {shown(self.name)} once, or not at all yet. Put it "
@@ -142,7 +165,9 @@ class NamedPuts(Puts):
     ) -> Steps[None]:
         """Note a new place, if the record is as it was: else another has."""
         shard = self.delayed if due_ms else self._next_shards(1)[0]
-        self._known[shard].tail = None  # as it is now: a place that is taken costs a round of all this
+        self._known[shard].note_tail(
+            None, self.moment()
+        )  # as it is now: a place that is taken costs a round of all this
         seq, before = yield from self.end_of(operations, shard, until_s)
         if not due_ms:
             yield from self._check_room(operations, 1, until_s, before)
@@ -155,7 +180,7 @@ class NamedPuts(Puts):
     def _is_own(self, place: Named, settled: f.Settled, there: Slot | None, name: str) -> bool:
         """Return whether the slot is this job's."""
         if settled.status == c.DONE:
-            self._known[place.shard].tail = place.seq + 1, place.before + 1
+            self._known[place.shard].note_tail((place.seq + 1, place.before + 1), self.moment())
             return True
         return there is not None and there.seq == place.seq and there.put_id == self._put_id(name)
 

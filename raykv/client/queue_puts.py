@@ -227,14 +227,16 @@ class Puts(Books):
         there = self.standing(settled)
         if settled.status == c.DONE or (there is not None and there.put_id == call.put_id(put)):
             call.placed[put.at] = put
-            known.tail = put.seq + 1, put.before + len(call.slots[put.at])
+            known.note_tail((put.seq + 1, put.before + len(call.slots[put.at])), self.moment())
             return None
         call.waiting.appendleft(put.at)
         call.races[put.shard] += 1
         if there is not None and there.seq == put.seq:  # another was first
-            known.tail = None if call.races[put.shard] % LOST_RACES == 0 else (there.seq + 1, there.behind)
+            lost = call.races[put.shard] % LOST_RACES == 0
+            known.note_tail(None if lost else (there.seq + 1, there.behind), self.moment())
             return None
-        known.tail = known.book = None
+        known.note_tail(None, self.moment())
+        known.book = None
         if was_unsure:  # what was sent before may still come into effect, once the place is free
             call.unsure[put.shard] = put
             call.waiting.popleft()
@@ -258,18 +260,20 @@ class Puts(Books):
         if not ids:
             return error
         kind = Full if isinstance(error, Full) else Overloaded
-        return kind(f"of {jobs} jobs {len(ids)} were put, and the rest was not ({error})", put=ids)
+        why = error.message.removeprefix("nothing was put: ")
+        return kind(f"of {jobs} jobs {len(ids)} were put, and the rest was not ({why})", put=ids)
 
     # ---- the end of a shard ----
 
     def end_of(self, operations: Operations, shard: int, until_s: float) -> Steps[tuple[int, int]]:
         """Return the slot that comes next, and how many jobs stand before it. O(log(slots that wait)) if it is not known."""
-        known = self._known[shard]
-        if known.tail is not None:
-            return known.tail
+        known, moment = self._known[shard], self.moment()
+        if (tail := known.tail(moment)) is not None:
+            return tail
         book = yield from self.fresh_book(operations, shard, until_s)
-        known.tail = (yield from self.ends_after(operations, {shard: book}, until_s))[shard]
-        return known.tail
+        tail = (yield from self.ends_after(operations, {shard: book}, until_s))[shard]
+        known.note_tail(tail, moment)
+        return tail
 
     def ends_after(
         self, operations: Operations, books: Mapping[int, Book], until_s: float
@@ -298,7 +302,7 @@ class Puts(Books):
         if before is None:
             _, before = yield from self.end_of(operations, 0, until_s)
         book = self.book_of(0)
-        if book is not None and self._waiting(book, before) + jobs <= most:
+        if book is not None and before - book.done + jobs <= most:  # whatever others have given back since
             return
         book = yield from self.fresh_book(operations, 0, until_s)
         if self._waiting(book, before) + jobs > most:
@@ -314,4 +318,8 @@ def several_values(values: Any) -> list[Any]:
     """Return values as a list. Raises ``InvalidOption`` for what is no iterable, or a single text."""
     if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__"):
         raise InvalidOption(f"put_many takes a list of jobs; got {type(values).__name__}: {shown(values)}")
-    return list(islice(values, MOST_JOBS + 1))  # one more than may be, of an iterable that does not end
+    try:
+        begun = iter(values)
+    except TypeError:  # an array without dimensions, for example
+        raise InvalidOption(f"put_many takes a list of jobs; got {type(values).__name__}: {shown(values)}") from None
+    return list(islice(begun, MOST_JOBS + 1))  # one more than may be, of an iterable that does not end

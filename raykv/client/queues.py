@@ -44,8 +44,11 @@ if TYPE_CHECKING:
 
 __all__ = ["QUEUES", "Job", "QueueStats", "Queues"]
 
-Claims: TypeAlias = "dict[tuple[int, bytes], set[Place]]"
-"""Shard and claim -> places of jobs."""
+ClaimKey: TypeAlias = tuple[int, bytes]
+"""Shard, and id in it."""
+Claims: TypeAlias = "dict[ClaimKey, set[Place]]"
+Outcomes: TypeAlias = "dict[ClaimKey, bool | RaykvError]"
+"""Claim -> whether all its jobs were still held, or why that is not known."""
 Settle: TypeAlias = "Callable[[Book, bytes, set[Place]], int]"
 CLAIM_ID_BYTES = 8
 MOST_CLAIMED = 10_000
@@ -161,7 +164,7 @@ class Queues(NamedPuts):
         looks = self.now_s() >= self._looked_s + LOOK_EVERY_S
         at_once = not looks and all(shard == self._home for shard, _ in finished)
         if not at_once:
-            yield from self._take_from(operations, finished, _finish, until_s)
+            _all_held((yield from self._take_from(operations, finished, _finish, until_s)))
             finished.clear()
         if not looks:
             claimed = yield from self._take(operations, self._home, count, until_s, finished)
@@ -268,7 +271,10 @@ class Queues(NamedPuts):
                 book.claims.append(Claim(claim_id, owner, round(1000 * self.lease_s), 0, book.newest_ms, ranges))
             return ranges
 
-        ranges = yield from self.revise(operations, shard, revision, until_s, gives_way=gives_way, certain=False)
+        # What is finished is never judged by what is only remembered: else it would stay undone without a word.
+        ranges = yield from self.revise(
+            operations, shard, revision, until_s, gives_way=gives_way, certain=bool(finished)
+        )
         if gave_way(ranges):
             busy: list[Job[Any]] = BUSY
             return busy
@@ -329,8 +335,9 @@ class Queues(NamedPuts):
     def get(self, block: Any, timeout: Any) -> Steps[Any]:
         """Claim a job, ack it, and return its value. Raises ``Empty``."""
         over_s = self.now_s() + (check_wait(timeout) if check_flag("block", block) else 0.0)
+        request_s = _request_s(block, timeout)
         while True:
-            jobs = yield from self.claim(1, wait=max(0.0, over_s - self.now_s()), timeout=REQUEST_S)
+            jobs = yield from self.claim(1, wait=max(0.0, over_s - self.now_s()), timeout=request_s)
             if not jobs:
                 raise Empty(f"queue {shown(self.name)} has no job at present")
             try:
@@ -346,8 +353,25 @@ class Queues(NamedPuts):
                 return value
 
     def get_batch(self, count: Any) -> Steps[list[Any]]:
-        """Claim exactly ``count`` jobs, ack them, and return their values. Raises ``Empty``: nothing was taken then."""
+        """Claim exactly ``count`` jobs, ack them, and return their values. Raises ``Empty``: nothing was taken then.
+
+        Fewer only where some were lost to others after the rest was acked, and no more are there.
+        """
         count = check_count("num_items", count, 0, MOST_CLAIMED)
+        values: list[Any] = []
+        while len(values) < count:
+            try:
+                jobs, some = yield from self._claim_exactly(count - len(values))
+                kept = yield from self._acked(jobs)
+            except RaykvError:
+                if values:  # these were acked: nobody else gets them
+                    return values
+                raise
+            values += [value for job, value in zip(jobs, some, strict=True) if job.claim in kept]
+        return values
+
+    def _claim_exactly(self, count: int) -> Steps[tuple[list[Job[Any]], list[Any]]]:
+        """Claim so many jobs and return them with their values. Raises ``Empty``, with all given back."""
         jobs: list[Job[Any]] = []
         bad: list[Job[Any]] = []
         values: list[Any] = []
@@ -369,15 +393,26 @@ class Queues(NamedPuts):
                 with contextlib.suppress(RaykvError):  # else their lease ends by itself; the first error is what counts
                     yield from self.give_back(some, delay=0, timeout=REQUEST_S, counted=counted)
             raise
-        if jobs:
-            with contextlib.suppress(WriteOutcomeUnknown):
-                yield from self.finish(jobs, timeout=REQUEST_S)
-        return values
+        return jobs, values
+
+    def _acked(self, jobs: list[Job[Any]]) -> Steps[set[str]]:
+        """Ack jobs; return the claims of those to go on with. If not one was acked, give them back, and raise why.
+
+        A job that may be acked, or that could not be beside others that are, is gone on with: else it might be lost, or
+        delivered once more to somebody while this one has it. One whose lease ran out is another's.
+        """
+        outcomes = yield from self.finish_each(jobs, timeout=REQUEST_S)
+        errors = [outcome for outcome in outcomes.values() if isinstance(outcome, RaykvError)]
+        if len(errors) == len(outcomes) and not any(isinstance(error, WriteOutcomeUnknown) for error in errors):
+            with contextlib.suppress(RaykvError):
+                yield from self.give_back(jobs, delay=0, timeout=REQUEST_S, counted=False)
+            raise errors[0]
+        return {f"{shard}:{claim_id.hex()}" for (shard, claim_id), held in outcomes.items() if held is not False}
 
     def put(self, value: Any, block: Any, timeout: Any, delay: Any, once: Any = None) -> Steps[str]:
         """Put a job; return its id. Waits where there is no room. Raises ``Full``."""
         over_s = self.now_s() + (check_wait(timeout) if check_flag("block", block) else 0.0)
-        request_s = REQUEST_S if timeout is None or not block else min(REQUEST_S, max(LEAST_REQUEST_S, timeout))
+        request_s = _request_s(block, timeout)
         pause_s = FIRST_PAUSE_S
         while True:
             try:
@@ -395,6 +430,10 @@ class Queues(NamedPuts):
 
     def finish(self, jobs: Any, *, timeout: Any) -> Steps[bool]:
         """Note that jobs are done; return whether all were still held."""
+        return _all_held((yield from self.finish_each(jobs, timeout=timeout)))
+
+    def finish_each(self, jobs: Any, *, timeout: Any) -> Steps[Outcomes]:
+        """Note that jobs are done; return what became of each claim."""
         claims = claims_of(jobs)
         return (yield from self.work(timeout, lambda some, until_s: self._take_from(some, claims, _finish, until_s)))
 
@@ -407,16 +446,19 @@ class Queues(NamedPuts):
         def given_back(book: Book, claim_id: bytes, places: set[Place]) -> int:
             return book.give_back(claim_id, places, due_ms, most)
 
-        def work(operations: Operations, until_s: float) -> Steps[bool]:
+        def work(operations: Operations, until_s: float) -> Steps[Outcomes]:
             return self._take_from(operations, claims, given_back, until_s, stays=True)
 
-        return (yield from self.work(timeout, work))
+        return _all_held((yield from self.work(timeout, work)))
 
     def _take_from(
         self, operations: Operations, claims: Claims, settle: Settle, until_s: float, *, stays: bool = False
-    ) -> Steps[bool]:
-        """Take jobs from their claims; return whether all were still held. ``stays``: they are in the book afterwards."""
-        held = True
+    ) -> Steps[Outcomes]:
+        """Take jobs from their claims; return of each whether all were still held. One that fails ends no other.
+
+        ``stays``: they are in the book afterwards.
+        """
+        outcomes: Outcomes = {}
         for (shard, claim_id), places in claims.items():
             self._check_shard(shard)
 
@@ -429,11 +471,17 @@ class Queues(NamedPuts):
                 nothing: int = NOTHING
                 return nothing
 
-            count = yield from self.revise(operations, shard, revision, until_s)
+            try:
+                count = yield from self.revise(operations, shard, revision, until_s)
+            except InvalidOption:  # the bucket was dropped, or the job is no job of this queue
+                raise
+            except RaykvError as error:
+                outcomes[shard, claim_id] = error
+                continue
             if stays and count is not NOTHING:
                 self.count("given_back", count)
-            held = held and count is not NOTHING and count == len(places)
-        return held
+            outcomes[shard, claim_id] = count is not NOTHING and count == len(places)
+        return outcomes
 
     def _check_shard(self, shard: int) -> None:
         if shard > self.settings().shards:
@@ -441,11 +489,14 @@ class Queues(NamedPuts):
 
     def renew(self, jobs: Any, *, timeout: Any) -> Steps[bool]:
         """Begin the leases of the jobs' claims anew; return whether all were still held."""
-        claims = claims_of(jobs)
+        return _all_held((yield from self.renew_each(claims_of(jobs), timeout=timeout)))
+
+    def renew_each(self, claims: Iterable[ClaimKey], *, timeout: Any) -> Steps[Outcomes]:
+        """Begin the leases of claims anew; return of each whether it was still there. One that fails ends no other."""
         link = self.session.link
 
-        def work(operations: Operations, until_s: float) -> Steps[bool]:
-            held = True
+        def work(operations: Operations, until_s: float) -> Steps[Outcomes]:
+            outcomes: Outcomes = {}
             for shard, claim_id in claims:
                 self._check_shard(shard)
 
@@ -459,8 +510,13 @@ class Queues(NamedPuts):
                     claim.beat, claim.at_ms = claim.beat + 1, book.newest_ms
                     return True
 
-                held = (yield from self.revise(operations, shard, revision, until_s)) is True and held
-            return held
+                try:
+                    outcomes[shard, claim_id] = (yield from self.revise(operations, shard, revision, until_s)) is True
+                except InvalidOption:
+                    raise
+                except RaykvError as error:
+                    outcomes[shard, claim_id] = error
+            return outcomes
 
         return (yield from self.work(timeout, work))
 
@@ -470,18 +526,14 @@ class Queues(NamedPuts):
         return self.lease_s / RENEWALS_A_LEASE / 2
 
     @property
+    def every_s(self) -> float:
+        """How often a claim is renewed."""
+        return self.lease_s / RENEWALS_A_LEASE
+
+    @property
     def request_most_s(self) -> float:
         """How long a request of the background may take."""
         return REQUEST_S
-
-    def renewals(self, jobs: list[Job[Any]]) -> Steps[float | None]:
-        """Renew once; return after how many seconds to do it again, None if they are lost."""
-        every_s = self.lease_s / RENEWALS_A_LEASE
-        try:
-            held = yield from self.renew(jobs, timeout=max(0.25, every_s))
-        except RaykvError:
-            return every_s / 4
-        return every_s if held else None
 
     # ---- looking ----
 
@@ -612,17 +664,39 @@ def _finish(book: Book, claim_id: bytes, places: set[Place]) -> int:
 
 def listed(jobs: Any) -> list[Job[Any]]:
     """Return one job, or several, as a list. Raises ``InvalidOption``."""
-    several = [jobs] if isinstance(jobs, Job) else list(jobs) if hasattr(jobs, "__iter__") else [jobs]
+    several = [jobs] if isinstance(jobs, Job) else _each_of(jobs)
     for job in several:
         if not isinstance(job, Job):
             raise InvalidOption(f"this takes a job that was claimed, or a list of them; got {shown(job)}")
     return several
 
 
+def _each_of(jobs: Any) -> list[Any]:
+    """Return what is in an iterable, or what is none, alone."""
+    try:
+        begun = iter(jobs)
+    except TypeError:
+        return [jobs]
+    return list(begun)
+
+
 def ids_of(jobs: Any) -> list[str]:
     """Return the ids of jobs, of which each may be given as its id."""
-    several = [jobs] if isinstance(jobs, Job | str) else list(jobs) if hasattr(jobs, "__iter__") else [jobs]
+    several = [jobs] if isinstance(jobs, Job | str) else _each_of(jobs)
     return [job.id if isinstance(job, Job) else job for job in several]
+
+
+def _all_held(outcomes: Outcomes) -> bool:
+    """Return whether all were still held. Raises the error of one that failed, first of one that may have been settled."""
+    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, RaykvError)]
+    if errors:
+        raise next((error for error in errors if isinstance(error, WriteOutcomeUnknown)), errors[0])
+    return all(outcomes.values())
+
+
+def _request_s(block: Any, timeout: Any) -> float:
+    """Return the time-out of a request of a call that may take so long: ``block`` and ``timeout`` of ``get`` and ``put``."""
+    return REQUEST_S if timeout is None or not block else min(REQUEST_S, max(LEAST_REQUEST_S, timeout))
 
 
 def claims_of(jobs: Any) -> Claims:

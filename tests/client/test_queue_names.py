@@ -94,7 +94,7 @@ def test_names_are_put_once_while_everything_fails(seed: int) -> None:
         over: list[float] = []
 
         async def consume() -> None:
-            queue = (await world.connect_aio()).queue("jobs", lease=5, max_deliveries=1000)
+            queue = (await world.connect_aio()).queue("jobs", shards=2, lease=5, max_deliveries=1000)
             while not over or world.now_s < over[0] + 30:
                 try:
                     jobs = await queue.claim(2)
