@@ -361,6 +361,6 @@ def test_room_is_judged_by_what_stands(world: Any) -> None:
     (job,) = other.claim(1)
     queue.put(3)
     other.nack(job)
-    assert queue.full()
+    assert other.full()
     with pytest.raises(raykv.Full):
         queue.put_nowait(4)
