@@ -239,7 +239,8 @@ def repair(store: str, timeout: float, as_json: bool) -> None:
     with click.progressbar(length=1, label="partitions", file=sys.stderr, show_pos=True) as bar:
         steps = administration.repair(output.progress_on(bar), timeout=max(timeout, REPAIR_TIMEOUT_S))
         report = run(steps, link)
-    click.echo(output.as_json(report)) if as_json else output.show_text(repr(report))
+    failed = {str(partition): why for partition, why in report["failed"].items()}
+    click.echo(output.as_json({**report, "failed": failed})) if as_json else output.show_text(repr(report))
     report.checked()
 
 
