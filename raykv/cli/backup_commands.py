@@ -14,7 +14,7 @@ import click
 import raykv
 from raykv.cli import output
 from raykv.cli.cluster import join_or_start_ray
-from raykv.cli.options import examples, json_option, store_option
+from raykv.cli.options import examples, json_option, store_option, timeout_option_of
 from raykv.cli.reading import link_to
 from raykv.client import administration, backups
 from raykv.client.driver import run
@@ -39,7 +39,7 @@ _LOOK_TIMEOUT_S = 2.0
 )
 @click.argument("path", type=click.Path())
 @store_option
-@click.option("--timeout", metavar="SECONDS", type=float, default=backups.SNAPSHOT_TIMEOUT_S, show_default=True)
+@timeout_option_of(backups.SNAPSHOT_TIMEOUT_S, "How long the nodes may take.")
 @click.option("--keep", metavar="COUNT", type=int, help="Then remove all but the latest COUNT.  [default: none]")
 @click.option("--list", "listing", is_flag=True, help="Show the snapshots in PATH; needs no store.")
 @click.option("--verify", is_flag=True, help="Read every checksum in PATH on this host; needs no store.")

@@ -96,7 +96,7 @@ def _commands(link: Link) -> dict[str, Callable[[], str]]:
 
     def repair() -> str:
         report: RepairReport = run(administration.repair(None, timeout=REPAIR_TIMEOUT_S), link)
-        return repr(report)
+        return repr(report.checked())
 
     def rebalance(action: RebalanceAction) -> Callable[[], str]:
         def do() -> str:

@@ -8,7 +8,10 @@ import click
 
 from raykv.cli import demo_run, output
 from raykv.cli.demo_report import problems, report
-from raykv.cli.options import examples
+from raykv.cli.options import ABOVE_ZERO, checked, examples
+from raykv.config import check_number
+
+LEAST_S, MOST_S = 0.5, 3600.0
 
 
 class RecordsType(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
@@ -37,7 +40,8 @@ class RecordsType(click.ParamType):  # type: ignore[type-arg]  # not generic in 
     "--nodes", type=click.IntRange(3, 64), default=3, show_default=True, metavar="COUNT", help="Storage nodes."
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True, metavar="SECONDS",
+    "--seconds", type=ABOVE_ZERO, default=10.0, show_default=True, metavar="SECONDS",
+    callback=checked(lambda seconds: check_number("seconds", seconds, LEAST_S, MOST_S)),
     help="Length of the mix before the kill; after it the mix runs at least as long.",
 )  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the data, and print its path.")

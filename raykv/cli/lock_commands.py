@@ -12,6 +12,8 @@ import click
 
 from raykv.cli import output, reading
 from raykv.cli.options import (
+    ABOVE_ZERO,
+    FROM_ZERO,
     bucket_option_of,
     checked,
     examples,
@@ -73,11 +75,11 @@ def add(key: str, amount: int, bucket: str, store: str, timeout: float, as_json:
 @click.argument("name", callback=checked(checked_name))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
-    "--lease", metavar="SECONDS", type=float, default=DEFAULT_LEASE_S, show_default=True, callback=checked(check_lease),
+    "--lease", metavar="SECONDS", type=ABOVE_ZERO, default=DEFAULT_LEASE_S, show_default=True, callback=checked(check_lease),
     help="How long it stays this command's after the last sign of life.",
 )  # fmt: skip
 @click.option(
-    "--timeout", metavar="SECONDS", type=float, default=DEFAULT_WAIT_S, show_default=True, callback=checked(check_wait),
+    "--timeout", metavar="SECONDS", type=FROM_ZERO, default=DEFAULT_WAIT_S, show_default=True, callback=checked(check_wait),
     help="How long to wait for another holder; 0: ask once.",
 )  # fmt: skip
 @store_option

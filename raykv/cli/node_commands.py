@@ -8,18 +8,24 @@ from typing import Any, cast
 import click
 
 from raykv.cli import output
-from raykv.cli.options import examples, json_option, store_option
+from raykv.cli.options import (
+    ABOVE_ZERO,
+    FROM_ZERO,
+    checked,
+    examples,
+    json_option,
+    store_option,
+    timeout_option_of,
+)
 from raykv.cli.reading import link_to
 from raykv.client import elastic
 from raykv.client.driver import run
+from raykv.config import check_weight
 
 _wait_option = click.option(
     "--wait/--no-wait", default=True, help="Wait until the partitions have moved.  [default: wait]"
 )
-_timeout_option = click.option(
-    "--timeout", metavar="SECONDS", type=float, default=elastic.REBALANCE_TIMEOUT_S, show_default=True,
-    help="Stop waiting after this long; the moves go on.",
-)  # fmt: skip
+_timeout_option = timeout_option_of(elastic.REBALANCE_TIMEOUT_S, "Stop waiting after this long; the moves go on.")
 
 
 @click.command(
@@ -27,8 +33,9 @@ _timeout_option = click.option(
 )
 @store_option
 @click.option(
-    "--weight", metavar="NUMBER", type=float, help="Its share relative to the others.  [default: by its host]"
-)
+    "--weight", metavar="NUMBER", type=ABOVE_ZERO, callback=checked(check_weight),
+    help="Its share relative to the others.  [default: by its host]",
+)  # fmt: skip
 @click.option("--zone", metavar="NAME", help="The node's zone.")
 @click.option("--host", metavar="NAME", help="The host, by its address or label.  [default: the one with most room]")
 @_wait_option
@@ -92,20 +99,23 @@ def replace_node(node_id: str, store: str, host: str | None, wait: bool, timeout
     )
 )  # fmt: skip
 @store_option
-@click.option("--ops-per-s", metavar="NUMBER", type=float, help="Capacity of a node of weight 1. Turns autoscaling on.")
+@click.option(
+    "--ops-per-s", metavar="NUMBER", type=ABOVE_ZERO, help="Capacity of a node of weight 1. Turns autoscaling on."
+)
 @click.option(
     "--node-bytes", metavar="BYTES", type=int, help="Bytes that such a node can hold.  [default: not considered]"
 )
 @click.option(
-    "--p99-ms", metavar="MS", type=float, help="Add a node when answers are slower.  [default: not considered]"
+    "--p99-ms", metavar="MS", type=FROM_ZERO, help="Add a node when answers are slower.  [default: not considered]"
 )
 @click.option("--least", metavar="COUNT", type=int, help="Least number of nodes.  [default: the number of copies]")
 @click.option("--most", metavar="COUNT", type=int, help="Greatest number of nodes.  [default: 16]")
-@click.option("--low", metavar="SHARE", type=float, help="Remove a node below this load.  [default: 0.4]")
-@click.option("--high", metavar="SHARE", type=float, help="Add nodes above this load.  [default: 0.7]")
+@click.option("--low", metavar="SHARE", type=ABOVE_ZERO, help="Remove a node below this load.  [default: 0.4]")
+@click.option("--high", metavar="SHARE", type=ABOVE_ZERO, help="Add nodes above this load.  [default: 0.7]")
 @click.option(
-    "--cool-down", metavar="SECONDS", type=float, help="Time without a change in the other direction.  [default: 300]"
-)
+    "--cool-down", metavar="SECONDS", type=ABOVE_ZERO,
+    help="Time without a change in the other direction.  [default: 300]",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only report what these settings would do now.")
 @click.option("--off", is_flag=True, help="Turn autoscaling off.")
 @json_option
@@ -121,7 +131,7 @@ def autoscale(store: str, dry_run: bool, off: bool, as_json: bool, **limits: Any
 
 @click.command("set-weight", epilog=examples("raykv set-weight n2 2.5"))
 @click.argument("node_id", metavar="NODE")
-@click.argument("weight", type=float)
+@click.argument("weight", type=ABOVE_ZERO, callback=checked(check_weight))
 @store_option
 @_wait_option
 @_timeout_option

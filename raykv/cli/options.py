@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -40,13 +41,41 @@ class LevelType(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
         return self.fail(f"{text!r} is none of 1..N, one, quorum, all", param, ctx)
 
 
+class NumberType(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
+    """A finite number above 0, or from 0 on. click's own lets NaN through any bounds, and infinity where there are none."""
+
+    name = "number"
+
+    def __init__(self, *, or_zero: bool = False) -> None:
+        self._or_zero = or_zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number) and (number > 0 or (self._or_zero and number == 0)):
+            return number
+        return self.fail(
+            f"{str(value)!r} is no finite number {'from 0 on' if self._or_zero else 'above 0'}", param, ctx
+        )
+
+
+ABOVE_ZERO = NumberType()
+FROM_ZERO = NumberType(or_zero=True)
+
+
 def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return a click callback that lets a check of raykv's own judge a given value, and keeps the value as it is."""
+    """Return a click callback that lets a check of raykv's own judge a given value, and keeps the value as it is.
+
+    Of an option that repeats, each value.
+    """
 
     def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-        if value is not None:
+        for each in value if parameter.multiple else () if value is None else (value,):
             try:
-                check(value)
+                check(each)
             except InvalidOption as error:
                 raise click.BadParameter(error.message, context, parameter) from None
         return value
@@ -83,14 +112,21 @@ def bucket_option_of(default: str) -> Callable[[F], F]:
 
 
 bucket_option = bucket_option_of(DEFAULT_BUCKET)
-timeout_option = click.option(
-    "--timeout", metavar="SECONDS", type=float, default=DEFAULT_TIMEOUT_S, show_default=True,
-    callback=checked(check_timeout), help="How long to wait for an answer, once connected.",
-)  # fmt: skip
+
+
+def timeout_option_of(default_s: float, text: str) -> Callable[[F], F]:
+    """Return an option that says how long to wait. A command that checks it only when it waits has done its part by then."""
+    return click.option(
+        "--timeout", metavar="SECONDS", type=ABOVE_ZERO, default=default_s, show_default=True,
+        callback=checked(check_timeout), help=text,
+    )  # fmt: skip
+
+
+timeout_option = timeout_option_of(DEFAULT_TIMEOUT_S, "How long to wait for an answer, once connected.")
 ttl_option = click.option(
     "--ttl",
     metavar="SECONDS",
-    type=float,
+    type=ABOVE_ZERO,
     callback=checked(check_ttl),
     help="After this long the pair is absent again.",
 )

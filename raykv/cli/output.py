@@ -4,7 +4,8 @@ Keys and values come from anyone who can write to the store. On a terminal, char
 carriage returns, text that runs backwards) are shown as ``\u001b``; a pickled value is shown by its size and never
 unpickled, an array or a table by its library and size. ``--json`` is plain ASCII; a value that JSON lacks is an object with
 one ``$`` name: ``{"$bytes": base64}``, ``{"$pickled": size}``, ``{"$numpy": size}`` (``$pyarrow``, ``$pandas``),
-``{"$float": "nan"}``.
+``{"$float": "nan"}``; a dict with a name that is no text, or that would read as one of these, is
+``{"$dict": [[name, value], ...]}``, as ``raykv.portable`` has it: as names, 1 and "1" would be one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from raykv.client.faces import Pickled, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+TAGS = frozenset({"$bytes", "$pickled", "$numpy", "$pyarrow", "$pandas", "$float", "$dict"})
 
 
 def escaped(text: str, keep: str = "") -> str:
@@ -92,7 +95,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else shown(key): plain(item) for key, item in value.items()}
+        if all(isinstance(name, str) for name in value) and not (len(value) == 1 and TAGS & value.keys()):
+            return {name: plain(item) for name, item in value.items()}
+        return {"$dict": [[plain(name), plain(item)] for name, item in value.items()]}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return str(value)  # an extension type of msgpack, of which raykv writes none

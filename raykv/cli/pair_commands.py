@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -29,7 +30,7 @@ from raykv.cli.options import (
 )
 from raykv.client.codecs import encode_value
 from raykv.client.driver import run
-from raykv.config import MAX_PAIR_BYTES
+from raykv.config import MAX_PAIR_BYTES, shown
 from raykv.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def parsed(data: bytes, form: str | None) -> Any:
 
 def _parsed_json(text: str) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_of_different_names
+        )
         encode_value(value, "msgpack")  # any other value would be pickled, and could not be shown again
     except InvalidOption:
         raise click.UsageError(
@@ -137,6 +140,24 @@ def _parsed_json(text: str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """Return the number. Python reads one that is too large as infinity, which JSON does not have."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise click.UsageError(f"--json-value: {shown(text)} is beyond what a float can hold")
+    return number
+
+
+def _of_different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a dict. Of a name that stands twice, Python would silently keep the last value."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise click.UsageError(f"--json-value: an object has the name {shown(name)} twice")
+        found[name] = value
+    return found
 
 
 @click.command(

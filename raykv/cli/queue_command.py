@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raykv.cli import output, reading
-from raykv.cli.options import checked, examples, json_option, store_option, timeout_option
+from raykv.cli.options import ABOVE_ZERO, FROM_ZERO, checked, examples, json_option, store_option, timeout_option
 from raykv.cli.pair_commands import parsed, value_bytes
 from raykv.client import administration
 from raykv.client.driver import run
 from raykv.client.faces import decode_shown
 from raykv.client.handle import Session, checked_name
-from raykv.client.queue_books import DEFAULT_DELIVERIES, DEFAULT_LEASE_S, QUEUES, names_of
+from raykv.client.queue_books import (
+    DEFAULT_DELIVERIES,
+    DEFAULT_LEASE_S,
+    LEAST_LEASE_S,
+    MOST_LEASE_S,
+    QUEUES,
+    check_delay,
+    check_wait,
+    names_of,
+)
 from raykv.client.queues import Job, Queues
 from raykv.client.views import table
+from raykv.config import check_number
 from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
@@ -53,10 +63,19 @@ SHOWN_NAMES = 20
 @click.argument("words", nargs=-1)
 @click.option("--json-value", "form", flag_value="json", help="Of put: VALUE is JSON; put the value that it denotes.")
 @click.option("--bytes", "form", flag_value="bytes", help="Of put: put VALUE as raw bytes.")
-@click.option("--delay", type=float, default=0.0, metavar="SECONDS", help="Of put and nack: not to be claimed before.")
+@click.option(
+    "--delay", type=FROM_ZERO, default=0.0, metavar="SECONDS", callback=checked(check_delay),
+    help="Of put and nack: not to be claimed before.",
+)  # fmt: skip
 @click.option("--count", type=int, default=1, show_default=True, help="Of claim, peek and dead: how many at most.")
-@click.option("--wait", type=float, default=0.0, metavar="SECONDS", help="Of claim: how long to wait for a job.")
-@click.option("--lease", type=float, default=DEFAULT_LEASE_S, show_default=True, metavar="SECONDS", help="Of claim.")
+@click.option(
+    "--wait", type=FROM_ZERO, default=0.0, metavar="SECONDS", callback=checked(check_wait),
+    help="Of claim: how long to wait for a job.",
+)  # fmt: skip
+@click.option(
+    "--lease", type=ABOVE_ZERO, default=DEFAULT_LEASE_S, show_default=True, metavar="SECONDS",
+    callback=checked(lambda lease: check_number("lease", lease, LEAST_LEASE_S, MOST_LEASE_S)), help="Of claim.",
+)  # fmt: skip
 @click.option(
     "--max-deliveries", type=int, default=DEFAULT_DELIVERIES, show_default=True,
     help="Of claim and nack: then a job is a dead letter.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raykv.cli import output
-from raykv.cli.options import examples, json_option, store_option
+from raykv.cli.options import examples, json_option, store_option, timeout_option_of
 from raykv.cli.reading import link_to
 from raykv.client import restarts
 from raykv.client.driver import run
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 @click.option("--outdated", is_flag=True, help="Only nodes that run another version of raykv than this command.")
 @click.option("--services", is_flag=True, help="Then the processes of the supervisor and the coordinators, too.")
 @click.option("--force", is_flag=True, help="Even if buckets cannot be read or written while a copy is away.")
-@click.option(
-    "--timeout", metavar="SECONDS", type=float, default=restarts.RESTART_TIMEOUT_S, show_default=True,
-    help="How long one node may take.",
-)  # fmt: skip
+@timeout_option_of(restarts.RESTART_TIMEOUT_S, "How long one node may take.")
 @store_option
 @json_option
 def restart(

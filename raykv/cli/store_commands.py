@@ -11,18 +11,20 @@ import click
 import raykv
 from raykv.cli import output, settings
 from raykv.cli.cluster import join_or_start_ray, join_ray, path_of
-from raykv.cli.options import examples, json_option, store_option, timeout_option
+from raykv.cli.options import ABOVE_ZERO, checked, examples, json_option, store_option, timeout_option
 from raykv.cli.reading import link_to
 from raykv.client import administration
 from raykv.client.driver import run
 from raykv.client.repairs import REPAIR_TIMEOUT_S
 from raykv.client.views import Status, seconds, table
+from raykv.config import check_number, check_weight
 from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _START_TIMEOUT_S = 30.0
+LEAST_WATCH_S, MOST_WATCH_S = 0.2, 86_400.0
 
 
 @click.command(
@@ -40,13 +42,16 @@ _START_TIMEOUT_S = 30.0
 @click.option("--path", metavar="DIR", help="Data directory, for this store alone.")
 @click.option("--n", metavar="COPIES", type=int, help="Copies of each pair.  [default: 3, or nodes if fewer]")
 @click.option("--zone", "zones", metavar="NAME", multiple=True, help="A zone to spread the nodes over; repeat it.")
-@click.option("--weight", "weights", metavar="NUMBER", type=float, multiple=True, help="One for each node; repeat it.")
+@click.option(
+    "--weight", "weights", metavar="NUMBER", type=ABOVE_ZERO, multiple=True, callback=checked(check_weight),
+    help="One for each node; repeat it.",
+)  # fmt: skip
 @click.option("--durability", type=click.Choice(["group", "interval", "always"]), help="When a write is acknowledged.")
 @click.option("--partitions", metavar="COUNT", type=int, help="A power of two, fixed for ever.  [default: 256]")
 @click.option(
     "--replace-after",
     metavar="SECONDS",
-    type=float,
+    type=ABOVE_ZERO,
     help="Replace a node whose host has been gone for this long.  [default: 600]",
 )
 @click.option("--coordinators", metavar="COUNT", type=int, help="Number of coordinator actors.  [default: 1]")
@@ -127,7 +132,11 @@ def path_of_or_none(store: str) -> str | None:
 
 
 @click.command(epilog=examples("raykv status", "raykv status --watch 2", "raykv status --json | jq .nodes[].state"))
-@click.option("--watch", metavar="SECONDS", type=click.FloatRange(0.2), help="Show it again and again, until Ctrl-C.")
+@click.option(
+    "--watch", metavar="SECONDS", type=ABOVE_ZERO,
+    callback=checked(lambda every_s: check_number("watch", every_s, LEAST_WATCH_S, MOST_WATCH_S)),
+    help="Show it again and again, until Ctrl-C.",
+)  # fmt: skip
 @store_option
 @timeout_option
 @json_option
@@ -230,7 +239,8 @@ def repair(store: str, timeout: float, as_json: bool) -> None:
     with click.progressbar(length=1, label="partitions", file=sys.stderr, show_pos=True) as bar:
         steps = administration.repair(output.progress_on(bar), timeout=max(timeout, REPAIR_TIMEOUT_S))
         report = run(steps, link)
-    click.echo(output.as_json(report)) if as_json else output.show_text(repr(report))
+    failed = {str(partition): why for partition, why in report["failed"].items()}
+    click.echo(output.as_json({**report, "failed": failed})) if as_json else output.show_text(repr(report))
     report.checked()
 
 

@@ -74,8 +74,14 @@ class RepairReport(dict[str, Any]):
         return faces.card("repaired", faces.rows(names, cells), *failed)
 
     def __repr__(self) -> str:
+        failed = len(self["failed"])
         return (
-            f"compared {self['compared']} records in {self['partitions']} partitions; {self['mended']} partitions differed: "
-            f"{self['fetched']} records fetched, {self['sent']} sent; {self['purged']} deletes forgotten for good; "
-            f"{size(self['bytes'])} sent in all"
+            f"compared {self['compared']} records in {self['partitions'] - failed} partitions; "
+            f"{self['mended']} partitions differed: {self['fetched']} records fetched, {self['sent']} sent; "
+            f"{self['purged']} deletes forgotten for good; {size(self['bytes'])} sent in all"
+            + (
+                f"; {failed} of {self['partitions']} partitions failed: not compared with all their owners"
+                if failed
+                else ""
+            )
         )

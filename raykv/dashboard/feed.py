@@ -14,6 +14,7 @@ import msgspec
 from raykv import viz
 from raykv.errors import RaykvError
 from raykv.metrics.diagnosis import diagnosis
+from raykv.metrics.exposition import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -268,7 +269,7 @@ def _hot(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     drawn: dict[tuple[str, str], float] = {}
     for node in status["nodes"]:
         for key in ((node["storage"] or {}).get("load") or {}).get("keys", ()):
-            at = key["bucket"], str(key["key"])[:200]
+            at = key["bucket"], cut(str(key["key"]))
             drawn[at] = drawn.get(at, 0.0) + key["ops_per_s"]
     most = sorted(drawn.items(), key=lambda entry: -entry[1])[:10]
     return [{"bucket": bucket, "key": key, "ops_per_s": round(rate, 1)} for (bucket, key), rate in most]
@@ -279,7 +280,7 @@ def _large(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], int] = {}
     for node in status["nodes"]:
         for pair in (node["storage"] or {}).get("large", ()):
-            at = pair["bucket"], str(pair["key"])[:200]
+            at = pair["bucket"], cut(str(pair["key"]))
             found[at] = max(found.get(at, 0), pair["bytes"])
     most = sorted(found.items(), key=lambda entry: -entry[1])[:5]
     return [{"bucket": bucket, "key": key, "bytes": size_bytes} for (bucket, key), size_bytes in most]

@@ -1,6 +1,7 @@
 """Serves the page to those who have the token. Only the standard library's server, and nothing of the store's own code.
 
-The token is given in a form, by POST; a cookie of its own (``HttpOnly``, ``SameSite=Strict``) stands for it from then on.
+The token is given in a form, by POST; a cookie of its own (``HttpOnly``, ``SameSite=Strict``) stands for it from then on. A
+browser shares cookies between all ports of a host: the port is part of the cookie's name, and others may stand beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import socket
 import threading
 import time
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from raykv.dashboard.feed import Feed, Look
 
-COOKIE = "raykv"
 MAX_BODY_BYTES = 4096
+MAX_COOKIES = 1000
+"""Looked through for the page's own; what is sent is bounded by the longest line that the base class takes, too."""
 MAX_THREADS = 256
 SOCKET_TIMEOUT_S = 15.0
 WRONG_TOKEN_S = 0.5
@@ -35,6 +36,18 @@ WRONG_TOKEN_S = 0.5
 LIST_EVERY_S = 5.0
 MAX_STORES = 100
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def cookies(header: str, name: str) -> list[str]:
+    """Return the values of the cookies of one name, of which a browser may send several, whatever stands beside them.
+
+    The standard library's parser gives up all of them for one that it cannot read; any other server on the host may set one.
+
+    >>> cookies('x={"a":1}; raykv-80=abc', "raykv-80")
+    ['abc']
+    """
+    pairs = (each.partition("=") for each in header.split(";", MAX_COOKIES)[:MAX_COOKIES])
+    return [value.strip() for each, _, value in pairs if each.strip() == name]
 
 
 class Shown(NamedTuple):
@@ -72,6 +85,7 @@ class Dashboard:
         self.session = secrets.token_urlsafe(24)
         self._server = _Server((host, port), self)
         self.port: int = self._server.server_address[1]
+        self.cookie = f"raykv-{self.port}"
         names = (
             {host, *LOOPBACK} if host in {"127.0.0.1", "localhost", "::1"} else {host, socket.gethostname(), *LOOPBACK}
         )
@@ -252,7 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(page.login("That is not the token."), "text/html", status=HTTPStatus.FORBIDDEN)
             return
         self.send_response(HTTPStatus.SEE_OTHER)
-        self.send_header("Set-Cookie", f"{COOKIE}={dashboard.session}; HttpOnly; SameSite=Strict; Path=/")
+        self.send_header("Set-Cookie", f"{dashboard.cookie}={dashboard.session}; HttpOnly; SameSite=Strict; Path=/")
         self.send_header("Location", "/")
         self._end(0)
 
@@ -281,11 +295,9 @@ class _Handler(BaseHTTPRequestHandler):
         return fits
 
     def _is_known(self) -> bool:
-        try:
-            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.server.dashboard.session.encode())
+        dashboard = self.server.dashboard
+        given = cookies(self.headers.get("Cookie", ""), dashboard.cookie)
+        return any(hmac.compare_digest(value.encode(), dashboard.session.encode()) for value in given)
 
     # ---- answers ----
 

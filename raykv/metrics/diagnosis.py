@@ -260,7 +260,7 @@ def _moves(status: Mapping[str, Any]) -> Iterator[Finding]:
     left = moving["partitions_left"]
     if moving["paused"]:
         yield Finding(
-            "warning", "rebalancing", f"it is paused with {left} partitions to move", "raykv rebalance --resume"
+            "warning", "rebalancing", f"it is paused with {left} partitions to move", "raykv rebalance resume"
         )
     elif moving["waits_for"]:
         yield Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 MAX_LABEL_CHARS = 200
+_DIGEST_BYTES = 12
 
 
 def exposition(found: Iterable[Sample]) -> str:
@@ -25,11 +27,18 @@ def exposition(found: Iterable[Sample]) -> str:
         lines.append(f"# HELP {metric.full_name} {metric.help.translate(_ESCAPES)}")
         lines.append(f"# TYPE {metric.full_name} {metric.kind}")
         for sample in group:
-            labels = ",".join(f'{label}="{_label(value)}"' for label, value in sample.labels.items())
+            labels = ",".join(f'{label}="{cut(value).translate(_ESCAPES)}"' for label, value in sample.labels.items())
             lines.append(f"{metric.full_name}{sample.suffix}{{{labels}}} {sample.value:.17g}")
     return "\n".join([*lines, ""])
 
 
-def _label(value: str) -> str:
-    """Return a label's value: keys come from anyone who can write."""
-    return value[:MAX_LABEL_CHARS].translate(_ESCAPES)
+def cut(value: str) -> str:
+    """Return a value of at most ``MAX_LABEL_CHARS``: keys come from anyone who can write.
+
+    Values that differ stay different: a long one ends with a digest of the whole. What is that long is never kept as it is:
+    no key can be written that reads as the cut form of another.
+    """
+    if len(value) < MAX_LABEL_CHARS:
+        return value
+    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[: 2 * _DIGEST_BYTES]
+    return f"{value[: MAX_LABEL_CHARS - len(digest) - 1]}~{digest}"

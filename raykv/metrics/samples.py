@@ -47,7 +47,7 @@ def _all(status: Mapping[str, Any]) -> Iterator[Sample]:
     yield Sample("ring_epoch", {}, status["ring_epoch"])
     moving = status.get("rebalancing") or {}
     yield Sample("moving_partitions", {}, moving.get("partitions_left", 0))
-    hot: list[Sample] = []
+    hot: dict[tuple[str, str, str], float] = {}
     groups: dict[str, int] = {}
     large: dict[tuple[str, str], int] = {}
     for node in status["nodes"]:
@@ -61,16 +61,16 @@ def _all(status: Mapping[str, Any]) -> Iterator[Sample]:
             continue
         yield from _of_storage(name, storage)
         load = storage["load"]
-        hot += [
-            Sample(HOT_KEY, {**name, "bucket": key["bucket"], "key": str(key["key"])}, key["ops_per_s"])
-            for key in load.get("keys", ())
-        ]
+        for key in load.get("keys", ()):
+            at = node["node_id"], key["bucket"], str(key["key"])
+            hot[at] = hot.get(at, 0.0) + key["ops_per_s"]  # keys of dropped buckets, and b"a" and "b'a'", share a name
         for pair in storage.get("large", ()):
             place = pair["bucket"], str(pair["key"])
             large[place] = max(large.get(place, 0), pair["bytes"])
         for group in storage.get("groups", ()):
             groups[group["bucket"]] = max(groups.get(group["bucket"], 0), group["bytes"])
-    yield from sorted(hot, key=lambda sample: -sample.value)[:MOST_HOT]
+    for (node_id, bucket, key), rate in sorted(hot.items(), key=lambda each: -each[1])[:MOST_HOT]:
+        yield Sample(HOT_KEY, {"node": node_id, "bucket": bucket, "key": key}, rate)
     for (bucket, key), size_bytes in sorted(large.items(), key=lambda each: -each[1])[:MOST_HOT]:
         yield Sample("largest_pair_bytes", {"bucket": bucket, "key": key}, size_bytes)
     for bucket, size_bytes in groups.items():

@@ -84,6 +84,12 @@ BAD_INPUT: list[tuple[list[str], bytes | None]] = [
     (["put", "k", "v", "--ttl", "nan"], None),
     (["put", "k", "v", "--json-value"], None),
     (["put", "k", "NaN", "--json-value"], None),
+    (["put", "k", "1e999", "--json-value"], None),
+    (["put", "k", '{"a": [-1e999]}', "--json-value"], None),
+    (["put", "k", '{"a": 1, "a": 2}', "--json-value"], None),
+    (["put", "k", '[{"b": {"a": 1, "\\u0061": 2}}]', "--json-value"], None),
+    (["queue", "mails", "put", "1e999", "--json-value"], None),
+    (["queue", "mails", "put", '{"a": 1, "a": 1}', "--json-value"], None),
     (["put", "k", "18446744073709551616", "--json-value"], None),
     (["put", "k", '"\\ud800"', "--json-value"], None),
     (["put", "k", "[" * 200 + "]" * 200, "--json-value"], None),
@@ -138,6 +144,21 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert result.exit_code == 2, result.stderr
     assert one_line(result), result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1e999", "'1e999' is beyond what a float can hold"),
+        ('{"a": 1, "a": 2}', "an object has the name 'a' twice"),
+        ('{"' + "n" * 500 + '": 1, "' + "n" * 500 + '": 2}', "nnn... twice"),
+        ("-" + "9" * 500 + ".5", "999... is beyond what a float can hold"),
+        ("Infinity", "Infinity is not JSON"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_value_that_would_change_on_its_way_in_is_named(text: str, said: str) -> None:
+    assert said in invoke("put", "k", "--json-value", "--", text).stderr
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,14 @@ def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
         (Pickled(17), "<pickled, 17 bytes>", {"$pickled": 17}),
         (Unread("numpy", 17), "<numpy, 17 bytes>", {"$numpy": 17}),
         ([1, "é\x1b"], '[1, "é\\u001b"]', [1, "é\x1b"]),
-        ({"a": {b"k": b"\xff", 1: None}}, '{"a": {"b\'k\'": {"$bytes": "/w=="}, "1": null}}',
-         {"a": {"b'k'": {"$bytes": "/w=="}, "1": None}}),
+        ({"a": {"k": b"\xff"}}, '{"a": {"k": {"$bytes": "/w=="}}}', {"a": {"k": {"$bytes": "/w=="}}}),
+        ({1: "a", "1": "b"}, '{"$dict": [[1, "a"], ["1", "b"]]}', {"$dict": [[1, "a"], ["1", "b"]]}),
+        ({"a": {b"k": 1, "b'k'": 2}}, '{"a": {"$dict": [[{"$bytes": "aw=="}, 1], ["b\'k\'", 2]]}}',
+         {"a": {"$dict": [[{"$bytes": "aw=="}, 1], ["b'k'", 2]]}}),
+        ({None: 1, "null": 2, 0.5: 3}, '{"$dict": [[null, 1], ["null", 2], [0.5, 3]]}',
+         {"$dict": [[None, 1], ["null", 2], [0.5, 3]]}),
+        ({"$dict": [[1, "a"]]}, '{"$dict": [["$dict", [[1, "a"]]]]}', {"$dict": [["$dict", [[1, "a"]]]]}),
+        ({"$ref": "x"}, '{"$ref": "x"}', {"$ref": "x"}),
     ],
 )  # fmt: skip
 def test_values_for_people_and_for_programs(value: Any, shown: str, as_json: Any) -> None:
@@ -50,6 +56,17 @@ def test_values_for_people_and_for_programs(value: Any, shown: str, as_json: Any
     text = output.as_json(value)
     assert text.isascii()
     assert json.loads(text) == as_json
+
+
+def test_what_is_shown_of_one_dict_is_never_that_of_another() -> None:
+    """Values as msgpack has them, nested in each other: no two that differ are one in JSON."""
+    scalars: list[Any] = [None, 1, 1.5, "1", "null", "b'k'", b"k", "$bytes", "aw=="]
+    dicts: list[Any] = [{name: item} for name in scalars for item in scalars]
+    dicts += [{"$dict": [[1, "1"]]}, {"$bytes": "aw=="}, {"$float": "nan"}, {"a": float("nan")}, {1: 1, "1": 1}]
+    for values in (dicts, [[each] for each in dicts], [{"a": each} for each in dicts]):
+        assert len({output.as_json(each) for each in values}) == len({repr(each) for each in values})
+    names = {1: 1, "1": 2, b"k": 3, "b'k'": 4}
+    assert len(json.loads(output.as_json(names))["$dict"]) == len(names)
 
 
 def test_json_never_carries_a_control_character() -> None:

@@ -45,6 +45,22 @@ def test_what_ails_a_store(ill: dict[str, Any], said: str) -> None:
     assert ailing(status) == said
 
 
+def test_a_repair_names_the_partitions_that_failed_by_text_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import raykv.sim
+    from raykv.cli import store_commands
+
+    with raykv.sim.start(seed=5) as world:
+        world.connect().put("k", "v")
+        link = world._cluster.link(world._client())
+        monkeypatch.setattr(store_commands, "link_to", lambda _: link)
+        assert json.loads(CliRunner().invoke(cli, ["repair", "--json"]).stdout)["failed"] == {}
+        world.cut("n2", for_s=10_000)
+        result = CliRunner().invoke(cli, ["repair", "--json"])
+        assert (result.exit_code, "could not be compared" in result.stderr) == (1, True)
+        assert "n2" in json.loads(result.stdout)["failed"]["0"]
+        assert "partitions failed" in CliRunner().invoke(cli, ["repair"]).stdout
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_store_is_started_loses_a_node_is_stopped_and_has_its_data_again(store_name: str, tmp_path: Path) -> None:

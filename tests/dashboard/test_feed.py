@@ -108,6 +108,21 @@ def test_traffic_is_what_came_between_two_looks(looks):
     assert state["hot"][0]["key"] == "hot"
 
 
+def test_long_keys_that_begin_alike_are_not_one(looks):
+    keys = [{"bucket": "b", "key": "x" * 300 + end, "ops_per_s": 2.0, "bytes": 7} for end in "12"]
+
+    def long(status):
+        status["nodes"][0]["storage"]["load"]["keys"] = status["nodes"][0]["storage"]["large"] = keys
+
+    feed = Feed(lambda: changed(looks[0], long), lambda: looks[1])
+    feed.look()
+    state = json.loads(feed._look.data)
+    for shown in (state["hot"], state["large"]):
+        long_ones = [each["key"] for each in shown if each["key"].startswith("x" * 100)]
+        assert len({*long_ones}) == 2
+        assert all(len(key) <= 200 for key in long_ones)
+
+
 def test_trouble_is_reported_and_passes(looks):
     status, ring = looks
     answers = [StoreUnavailable("gone"), ValueError("odd"), status]

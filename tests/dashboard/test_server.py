@@ -12,6 +12,7 @@ import pytest
 
 from raykv import sim
 from raykv.dashboard import Dashboard, Feed, Shown
+from raykv.dashboard.server import MAX_COOKIES, cookies
 from raykv.errors import QuorumNotMet
 
 
@@ -89,7 +90,7 @@ def test_without_the_token_there_is_a_form_and_nothing_else(browser):
     answer, data = browser.login("wrong")
     assert answer.status == 403
     assert "Set-Cookie" not in answer.headers
-    browser.cookie = "raykv=guess"
+    browser.cookie = f"raykv-{browser.at.port}=guess"
     assert browser.ask("GET", "/api/state")[0].status == 401
 
 
@@ -114,6 +115,41 @@ def test_with_it_all_is_there_and_the_token_stands_in_no_address(browser, dashbo
     assert browser.ask("GET", "/api/explain?bucket=b&key=abc")[1] == b"<p>b 3</p>"
     assert b"&lt;b&gt;no" in browser.ask("GET", "/api/explain?key=fail")[1]
     assert browser.ask("GET", "/nothing")[0].status == 404
+
+
+def test_two_dashboards_of_one_host_leave_each_other_s_login_alone(looks):
+    with opened(looks) as left, opened(looks) as right:
+        jar = {}  # as a browser keeps it: by name, for all ports
+        for dashboard in (left, right):
+            browser = Browser(dashboard)
+            browser.login()
+            name, _, value = browser.cookie.partition("=")
+            jar[name] = value
+        for dashboard in (left, right):
+            browser = Browser(dashboard)
+            browser.cookie = "; ".join(f"{name}={value}" for name, value in jar.items())
+            assert browser.ask("GET", "/api/state")[0].status == 200
+        browser.cookie = f"raykv-{right.port}={left.session}"
+        assert browser.ask("GET", "/api/state")[0].status == 401
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    ['x={"a":1}', "x=a,b c", "=", "", ";;", "raykv-{port}=another", "x=é", "raykv=1", "y" * 30_000, "z;" * 900],
+)
+def test_cookies_of_others_change_nothing(browser, foreign):
+    browser.login()
+    own, foreign = browser.cookie, foreign.format(port=browser.at.port) if "{port}" in foreign else foreign
+    for both in (f"{foreign}; {own}", f"{own}; {foreign}", f"{foreign};{own}"):
+        browser.cookie = both.encode("latin-1")
+        assert browser.ask("GET", "/api/state")[0].status == 200
+    browser.cookie = foreign.encode("latin-1")
+    assert browser.ask("GET", "/api/state")[0].status == 401
+
+
+def test_so_many_cookies_are_not_looked_through():
+    assert cookies("x=1; " * MAX_COOKIES + "raykv-80=a", "raykv-80") == []
+    assert cookies("raykv-80=a; raykv-8=b; xraykv-80=c; raykv-80 = d", "raykv-80") == ["a", "d"]
 
 
 @pytest.mark.parametrize(

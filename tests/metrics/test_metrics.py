@@ -10,6 +10,7 @@ import yaml
 
 from raykv import sim
 from raykv.metrics import METRICS, Sample, alert_rules, dashboard, exposition, samples
+from raykv.metrics.exposition import cut
 from raykv.metrics.registry import BY_NAME
 from raykv.metrics.samples import HOT_KEY, MOST_HOT
 
@@ -127,6 +128,35 @@ def test_keys_of_anybody_are_escaped_and_few(status):
     for line in exposition(hot).splitlines():
         assert line.startswith("# ") or LINE.match(line), line
         assert len(line) < 500
+
+
+def test_no_two_lines_are_of_one_series(status):
+    """Whatever keys there are: alike in their first 200 characters, bytes that read as text, of buckets that are gone."""
+    long, node = "x" * 300, status["nodes"][0]
+    names = [
+        "b'a'",
+        "b'a'",
+        long + "1",
+        long + "2",
+        long[:200],
+        long[:199],
+        cut(long + "1"),
+        'a"',
+        "a\\",
+        "a\n",
+        "a\\n",
+    ]
+    keys = [{"bucket": bucket, "key": name, "ops_per_s": 1.5, "bytes": 7} for bucket in "b?" for name in names[:9]]
+    load = {"ops_per_s": 1.0, "p99_ms": 1.0, "partitions": [], "keys": keys}
+    found = samples({**status, "nodes": [{**node, "storage": {**node["storage"], "load": load, "large": keys}}]})
+    lines = [line.rpartition(" ")[0] for line in exposition(found).splitlines() if not line.startswith("#")]
+    assert len(lines) == len({*lines})
+    assert sum("hot_key" in line for line in lines) == 16
+    assert Sample(HOT_KEY, {"store": "simulated", "node": node["node_id"], "bucket": "b", "key": "b'a'"}, 3.0) in found
+    assert len({cut(name) for name in names}) == len({*names})
+    assert all(len(cut(name)) <= 200 for name in names)
+    assert cut("short") == "short"
+    assert cut("\ud800" * 300) != cut("\ud800" * 301)
 
 
 def test_clients_counters_are_events_and_errors(status):
