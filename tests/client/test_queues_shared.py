@@ -359,6 +359,7 @@ def test_room_is_judged_by_what_stands(world: Any) -> None:
     queue, other = (world.connect().queue("jobs", maxsize=3) for _ in range(2))
     queue.put_many([1, 2])
     (job,) = other.claim(1)
+    assert queue.size() == 1
     queue.put(3)
     other.nack(job)
     assert other.full()
