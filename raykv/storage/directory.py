@@ -319,7 +319,7 @@ class NodeDirectory:
             self._save(marked)
         except DiskFull:
             # It is so, whatever the disk takes: it answers nothing as complete, and does not vote.
-            self.identity = msgspec.structs.replace(self.identity, complete=False, votes=False)
+            self.identity = msgspec.structs.replace(self.identity, complete=marked.complete, votes=marked.votes)
             self._to_mark = partial(self.mark_incomplete, known_incarnation, set_aside=set_aside, stale=stale)
             raise
         self._to_mark = None
