@@ -10,7 +10,7 @@ from ray.data.block import BlockAccessor
 
 from raykv.config import shown
 from raykv.data.bucket import SAMPLE, sampled
-from raykv.data.tensors import array_of
+from raykv.data.tensors import array_of, is_tensor
 from raykv.errors import InvalidKey, InvalidOption
 from raykv.portable.exporting import checked_bucket
 from raykv.portable.lasting import values_of
@@ -38,7 +38,8 @@ class Lookup:
 
     ``on``: the column of keys. The values' columns, as ``read`` makes them (``columns``, ``schema``, ``sample``), are added
     under ``prefix`` and their names. Each key of a batch is asked for once, all of them by ``get_many``. ``how``: what
-    becomes of a row whose key has no value: "left" gives it nulls, "inner" leaves it out.
+    becomes of a row whose key has no value: "left" gives it nulls, "inner" leaves it out. A column of arrays has no nulls: a
+    row that would have one is an ``InvalidOption`` that names its key.
 
     Takes batches of any format, and returns Arrow tables. It can be passed to ``map_batches`` as it is, or as a class for a
     pool of actors, which connect once each: ``map_batches(Lookup, fn_constructor_args=(bucket, "city"), concurrency=2)``.
@@ -81,6 +82,8 @@ class Lookup:
         rows = np.array([row_of.get(key, -1) for key in keys] or [-1], np.int64)[places]
         if self._inner:
             table, rows = table.filter(pa.array(rows >= 0)), rows[rows >= 0]
+        elif (rows < 0).any():
+            self._check_nulls([key for key in keys if key not in row_of])
         values = self._layout.table([*found], [*found.values()], array_of)
         added = values.take(pa.array(rows, mask=rows < 0))
         for name in added.column_names:
@@ -89,6 +92,16 @@ class Lookup:
                 raise InvalidOption(f"the batch has a column {full!r} already; give another prefix=")
             table = table.append_column(full, added.column(name))
         return table
+
+    def _check_nulls(self, lacking: Sequence[Key | None]) -> None:
+        """Raise ``InvalidOption`` if there is a column of arrays for these keys, which have none."""
+        tensors = next((name for name, kind in self._layout.fields.items() if is_tensor(kind)), None)
+        if tensors is not None:
+            raise InvalidOption(
+                f"column {tensors!r} has arrays, for which there is no null, and key {shown(lacking[0])} of column "
+                f'{self._on!r} has no value; leave such rows out (how="inner"), or the column (columns=)',
+                key=lacking[0],
+            )
 
 
 def _as_table(batch: Any) -> pa.Table:

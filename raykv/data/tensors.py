@@ -1,10 +1,14 @@
 """Columns of numpy arrays, as Ray Data keeps tensors; every other column is ``raykv.portable.columns``'.
 
 Arrays of one shape make a column of that shape, others one of variable shape; which, the schema says, that all blocks share.
+A row of such a column has an array, always: a null takes no room in it, and Ray Data, which finds row i at i times the size,
+would give the rows behind it arrays of others.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 
     from raykv.records.keys import Key
 
+_MAX_NUMBER_BYTES = 8
+_sort = attrgetter("shape", "dtype")
+_UNITS = frozenset((unit, 1) for unit in ("s", "ms", "us", "ns"))
+
 
 def is_tensor(kind: pa.DataType) -> bool:
     """Whether a column of this type holds tensors."""
@@ -30,16 +38,19 @@ def inferred(name: str, keys: Sequence[Key], values: Sequence[Any]) -> pa.DataTy
     """As ``columns.inferred``, for numpy arrays too."""
     if not any(isinstance(value, np.ndarray) for value in values):
         return columns.inferred(name, keys, values)
-    _check_arrays(name, keys, values, "")
-    other = next((at for at, value in enumerate(values) if value.dtype != values[0].dtype), None)
-    if other is not None:
-        raise InvalidOption(
-            f"column {name!r} has arrays of several types: key {shown(keys[0])} of {values[0].dtype}, key "
-            f"{shown(keys[other])} of {values[other].dtype}; read such records apart (prefix=), or leave the column out "
-            "(columns=)",
-            key=keys[other],
-        )
-    return _tensors(values, fixed=len({value.shape for value in values}) == 1).type
+    sorts = _sorts(name, keys, values, "")
+    for what, each in (
+        ("types", [value.dtype for value in values]),
+        ("numbers of dimensions", [value.ndim for value in values]),
+    ):
+        other = next((at for at, one in enumerate(each) if one != each[0]), None)
+        if other is not None:
+            raise InvalidOption(
+                f"column {name!r} has arrays of several {what}: key {shown(keys[0])} of {each[0]}, key {shown(keys[other])} "
+                f"of {each[other]}; read such records apart (prefix=), or leave the column out (columns=)",
+                key=keys[other],
+            )
+    return _tensors(values[:1], fixed=len(sorts) == 1).type
 
 
 def array_of(
@@ -50,37 +61,62 @@ def array_of(
         return columns.array_of(name, kind, keys, values, learned=learned)
     if not values:
         return pa.ExtensionArray.from_storage(kind, pa.array([], kind.storage_type))
-    _check_arrays(name, keys, values, learned)
     fixed = None not in kind.shape
-    made = _tensors(values, fixed=fixed and len({value.shape for value in values}) == 1)
-    if made.type != kind or len({value.dtype for value in values}) > 1:  # which numpy would convert in silence
-        key, value = next(
-            (
-                (key, value)
-                for key, value in zip(keys, values, strict=True)
-                if _tensors([value], fixed=fixed).type != kind
-            ),
-            (keys[0], values[0]),
-        )
-        raise InvalidOption(
-            f"column {name!r} is of type {kind}{learned}, and key {shown(key)} has an array of shape {value.shape} and type "
-            f"{value.dtype}; give a schema= that fits all records, or leave the column out (columns=)",
-            key=key,
-        )
-    return made
+    fits = cache(lambda shape, dtype: _fits(kind, np.empty(shape, dtype)))
+    for shape, dtype in _sorts(name, keys, values, learned):
+        if not fits(shape if fixed else (0,) * len(shape), dtype):
+            key = next(key for key, value in zip(keys, values, strict=True) if _sort(value) == (shape, dtype))
+            raise InvalidOption(
+                f"column {name!r} is of type {kind}{learned}, and key {shown(key)} has an array of shape {shape} and type "
+                f"{dtype}; give a schema= that fits all records, or leave the column out (columns=)",
+                key=key,
+            )
+    return _tensors(values, fixed=fixed)
+
+
+def _fits(kind: pa.DataType, value: Any) -> bool:
+    fixed = None not in kind.shape
+    its = _tensors([value], fixed=fixed).type
+    return bool(its == kind and (fixed or its.ndim == kind.ndim))  # types of variable shape are equal without that
 
 
 def _tensors(values: Sequence[Any], *, fixed: bool) -> pa.Array:
+    if not all(value.dtype.isnative for value in values):
+        values = [value.astype(value.dtype.newbyteorder("=")) for value in values]
     if fixed:
         return ArrowTensorArray.from_numpy(np.stack(values))
     return ArrowVariableShapedTensorArray.from_numpy([*values])
 
 
-def _check_arrays(name: str, keys: Sequence[Key], values: Sequence[Any], learned: str) -> None:
-    for key, value in zip(keys, values, strict=True):
-        if not isinstance(value, np.ndarray):
+def _sorts(name: str, keys: Sequence[Key], values: Sequence[Any], learned: str) -> dict[Any, None]:
+    """Return the shapes and types of arrays, in the order in which they come. Raises ``InvalidOption``, which names a key.
+
+    They are few in most columns: what is checked of an array is checked of them.
+    """
+    if not {np.ndarray}.issuperset(
+        map(type, values)
+    ):  # a masked array is of a type of its own, and would lose its mask
+        at = next(at for at, value in enumerate(values) if type(value) is not np.ndarray)
+        raise InvalidOption(
+            f"column {name!r} has numpy arrays{learned}, and key {shown(keys[at])} has {shown(values[at])} there; read such "
+            "records apart (prefix=), or leave the column out (columns=)",
+            key=keys[at],
+        )
+    sorts = dict.fromkeys(map(_sort, values))
+    for shape, dtype in sorts:
+        if not shape or not _is_held(dtype):
+            key = next(key for key, value in zip(keys, values, strict=True) if _sort(value) == (shape, dtype))
             raise InvalidOption(
-                f"column {name!r} has numpy arrays{learned}, and key {shown(key)} has {shown(value)} there; read such "
-                "records apart (prefix=), or leave the column out (columns=)",
+                f"column {name!r} is one of tensors{learned}, and key {shown(key)} has an array "
+                f"{f'of type {dtype}' if shape else 'without dimensions'}, which Ray Data does not hold; store arrays of "
+                "numbers, or leave the column out (columns=)",
                 key=key,
             )
+    return sorts
+
+
+def _is_held(kind: np.dtype[Any]) -> bool:
+    """Whether Ray Data gives arrays of this type back: numbers of up to 64 bits, and times in units that Arrow has."""
+    if kind.kind in "mM":
+        return np.datetime_data(kind) in _UNITS
+    return kind.kind in "biuf" and kind.itemsize <= _MAX_NUMBER_BYTES

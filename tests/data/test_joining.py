@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from raykv import data, sim
+from raykv.data.writing import column_values
 from raykv.errors import InvalidKey, InvalidOption
 
 if TYPE_CHECKING:
@@ -20,6 +22,15 @@ def cities() -> Iterator[Any]:
         cities = world.store.bucket("cities")
         cities.put_many({"a": {"n": 1}, "b": {"n": 2}})
         yield cities
+
+
+@pytest.fixture(scope="module", params=["one shape", "several"])
+def vectors(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with sim.start(seed=8, nodes=3, partitions=8) as world:
+        vectors = world.store.bucket("vectors")
+        more = int(request.param == "several")
+        vectors.put_many({key: {"v": np.full(2 + more * at, at), "n": at} for at, key in enumerate("abc")})
+        yield vectors
 
 
 @pytest.mark.parametrize(
@@ -75,3 +86,24 @@ def test_columns_that_are_there(cities: Any) -> None:
         data.Lookup(cities, on="city")(pa.table({"city": ["a"], "n": [1]}))
     with pytest.raises(InvalidOption, match="no column 'city'; it has n"):
         data.Lookup(cities, on="city")(pa.table({"n": [1]}))
+
+
+def test_a_row_without_an_array_is_told(vectors: Any) -> None:
+    left = data.Lookup(vectors, on="city")
+    for keys, told in ((["z", "a", "b"], "'z'"), (["a", None], "None"), (["z"], "'z'"), ([None], "None")):
+        with pytest.raises(
+            InvalidOption, match=f"column 'v' has arrays.*key {told} of column 'city' .*inner.*columns="
+        ) as caught:
+            left(pa.table({"city": pa.array(keys, pa.string())}))
+        assert repr(caught.value.details["key"]) == told
+
+
+def test_a_row_has_the_array_of_its_own_key(vectors: Any) -> None:
+    batch = pa.table({"city": ["z", "c", "a", None, "c"]})
+    inner = data.Lookup(vectors, on="city", how="inner")(batch)
+    assert [array[0] for array in column_values(inner, "v")] == inner.column("n").to_pylist() == [2, 0, 2]
+    left = data.Lookup(vectors, on="city")(pa.table({"city": ["c", "a", "c"]}))
+    assert [array[0] for array in column_values(left, "v")] == [2, 0, 2]
+    assert left.column("v").null_count == 0
+    assert data.Lookup(vectors, on="city")(batch.slice(0, 0)).num_rows == 0
+    assert data.Lookup(vectors, on="city", columns=["n"])(batch).column("n").to_pylist() == [None, 2, 0, None, 2]
