@@ -21,7 +21,8 @@ Read in this order:
    behind the last key that it has (P15). A read task that Ray runs again gives out the same blocks: their bounds depend on
    records alone, never on pages or time.
 2. What ``write`` counts was acknowledged. A row that could not be written fails the job; nothing is left out in silence.
-3. All blocks of a dataset have one schema. A record that does not fit it is an error that names its key.
+3. All blocks of a dataset have one schema. A record that does not fit it is an error that names its key: no value
+   is converted to fit, and no part of one left out.
 4. A host is a hint: tasks go where copies lie if they can, and anywhere else if not.
 
 **Omitted.** A snapshot of the bucket: a read is as current as scans are, and a record written meanwhile may show or not.

@@ -9,6 +9,7 @@ Read in this order:
 
 * ``tagged``: a value as JSON that comes back as what it was, or is refused.
 * ``columns``: records as typed columns of Arrow, with errors that name the key; ``raykv.data`` makes its blocks of them too.
+* ``holding``: which values an Arrow type holds as they are.
 * ``lasting``: reads and puts that outlast the death of a node.
 * ``lines`` and ``parquet``: the two formats. ``exporting`` and ``importing``: what is done to a bucket and a file.
 

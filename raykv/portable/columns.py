@@ -4,8 +4,10 @@ A record whose value is a dict of names has a column for each name; any other va
 a column of its own. A name that a record lacks is null in its row.
 
 Types are inferred strictly. A column has one kind of values, apart from None: an ``int`` may stand among floats if a float
-holds it exactly, and nothing else is converted. What does not fit is told with its key (``InvalidOption``), since Arrow's
-own error says neither whose value it was nor what to do.
+holds it exactly, and nothing else is converted, nor within a value (``holding``). What does not fit is told with its key
+(``InvalidOption``), since Arrow's own error says neither whose value it was nor what to do.
+
+Who compares what comes back with what went in needs less: ``guessed`` and ``converted`` let Arrow convert within values.
 
 pyarrow is imported when the first column is made: who only passes through here needs none.
 """
@@ -13,13 +15,13 @@ pyarrow is imported when the first column is made: who only passes through here 
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from raykv.config import shown
 from raykv.errors import InvalidOption
+from raykv.portable.holding import NUMBERS_AND_TEXTS, first_unheld, kind_of, kinds_of
 from raykv.portable.tagged import is_utf8
 
 if TYPE_CHECKING:
@@ -29,53 +31,23 @@ if TYPE_CHECKING:
 
     from raykv.records.keys import Key
 
-_EXACT_IN_FLOAT = 2**53
-_NONE = type(None)
-_KINDS = (bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, dict)
-"""A subclass stands before its base: a bool is an int, a datetime is a date."""
 VALUE = "value"
 """The column of values that are no dicts."""
 
 
-def _number_kinds() -> dict[str, tuple[Any, ...]]:
-    """Return which kinds a column of that Arrow type takes, for the types that would convert others in silence."""
-    ints = {f"{sign}int{bits}": (int,) for sign in ("", "u") for bits in (8, 16, 32, 64)}
-    floats = dict.fromkeys(("halffloat", "float", "double"), (float, int))
-    texts = dict.fromkeys(("string", "large_string"), (str,)) | dict.fromkeys(("binary", "large_binary"), (bytes,))
-    return {"bool": (bool,), **ints, **floats, **texts}
-
-
-_TAKES = _number_kinds()
-
-
-def kind_of(given: type) -> type:
-    """Return the kind of values of this type, by which a column is of one kind; for types of its own, the type."""
-    for kind in _KINDS:
-        if issubclass(given, kind):
-            return kind
-    if issubclass(given, list | tuple):
-        return list
-    if given.__module__ == "numpy" and (base := _numpy_kind(given)) is not None:
-        return base
-    return given
-
-
-def _numpy_kind(given: type) -> type | None:
-    import numpy as np  # there is a value of its types
-
-    for base, kind in ((np.bool_, bool), (np.integer, int), (np.floating, float), (np.datetime64, dt.datetime)):
-        if issubclass(given, base):
-            return kind
-    return None
-
-
-def kinds_of(values: Sequence[Any]) -> dict[type, type]:
-    """Return the types of the values that are not None, each with its kind."""
-    return {given: kind_of(given) for given in dict.fromkeys(map(type, values)) if given is not _NONE}
-
-
 def inferred(name: str, keys: Sequence[Key], values: Sequence[Any]) -> pa.DataType:
     """Return the type of a column with these values; null if all are None. Raises ``InvalidOption``, which names a key."""
+    kind = guessed(name, keys, values)
+    at = first_unheld(kind, values)
+    if at is None:
+        return kind
+    if isinstance(values[at], dt.datetime):
+        _check_zones(name, keys, values)
+    raise _misfit(name, kind, keys[at], values[at], " by its values")
+
+
+def guessed(name: str, keys: Sequence[Key], values: Sequence[Any]) -> pa.DataType:
+    """As ``inferred``, though a value may not come back as it was."""
     import pyarrow as pa
 
     kinds = kinds_of(values)
@@ -123,15 +95,29 @@ def array_of(
 
     ``learned``: how the type came about, for the error.
     """
+    at = first_unheld(kind, values)
+    if at is not None:
+        raise _misfit(name, kind, keys[at], values[at], learned)
+    return _made(name, kind, keys, values, learned)
+
+
+def converted(name: str, kind: pa.DataType, keys: Sequence[Key], values: Sequence[Any]) -> pa.Array:
+    """As ``array_of``, though a value may not come back as it was."""
     import pyarrow as pa
 
-    takes = (dict,) if pa.types.is_struct(kind) else _TAKES.get(str(kind))
+    takes = (dict,) if pa.types.is_struct(kind) else NUMBERS_AND_TEXTS.get(str(kind))
     kinds = kinds_of(values)
     if takes is not None and not set(takes).issuperset(kinds.values()):
         at = next(at for at, value in enumerate(values) if value is not None and kind_of(type(value)) not in takes)
-        raise _misfit(name, kind, keys[at], values[at], learned)
+        raise _misfit(name, kind, keys[at], values[at], "")
     if takes is not None and float in takes and int in kinds.values():
         _check_exact(name, keys, values)
+    return _made(name, kind, keys, values, "")
+
+
+def _made(name: str, kind: pa.DataType, keys: Sequence[Key], values: Sequence[Any], learned: str) -> pa.Array:
+    import pyarrow as pa
+
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
@@ -141,20 +127,50 @@ def array_of(
 
 def _misfit(name: str, kind: pa.DataType, key: Key, value: Any, learned: str) -> InvalidOption:
     return InvalidOption(
-        f"column {name!r} is of type {kind}{learned}, and key {shown(key)} has {_a(kind_of(type(value)))}, {shown(value)}; "
-        "give a schema= that fits all records, or leave the column out (columns=)",
+        f"column {name!r} is of type {kind}{learned}, and key {shown(key)} has {_described(kind, value)}, {shown(value)}, "
+        "which it does not hold as it is; give a schema= that fits all records, or leave the column out (columns=)",
         key=key,
     )
 
 
-def _check_exact(name: str, keys: Sequence[Key], values: Sequence[Any]) -> None:
+def _described(kind: pa.DataType, value: Any) -> str:
+    """Return what a value is, for an error, and what of it does not fit where that is easily overlooked."""
+    import pyarrow as pa
+
+    its = _a(kind_of(type(value)))
+    if isinstance(value, dt.datetime | dt.time):
+        return f"{its} with{'out' if value.tzinfo is None else ''} a time zone"
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        extra = [*value.keys() - {field.name for field in kind}]
+        return f"{its} with a field {shown(extra[0])} that the type has not" if len(extra) == 1 else its
+    return its
+
+
+def _check_zones(name: str, keys: Sequence[Key], values: Sequence[Any]) -> None:
+    """Raise ``InvalidOption``, which names a key of each, if there are datetimes with a time zone and without."""
+    first: dict[bool, Key] = {}
     for key, value in zip(keys, values, strict=True):
-        if kind_of(type(value)) is int and abs(int(value)) > _EXACT_IN_FLOAT:
-            raise InvalidOption(
-                f"column {name!r} has floats, and key {shown(key)} an int that no float holds exactly: {value}; read such "
-                "records apart (prefix=), or leave the column out (columns=)",
-                key=key,
-            )
+        if isinstance(value, dt.datetime):
+            first.setdefault(value.tzinfo is None, key)
+    if len(first) > 1:
+        raise InvalidOption(
+            f"column {name!r} has datetimes of two sorts: key {shown(first[False])} has one with a time zone, key "
+            f"{shown(first[True])} one without; read such records apart (prefix=), leave the column out (columns=), or "
+            "write them alike",
+            key=[*first.values()][1],
+        )
+
+
+def _check_exact(name: str, keys: Sequence[Key], values: Sequence[Any]) -> None:
+    import pyarrow as pa
+
+    at = first_unheld(pa.float64(), values)
+    if at is not None:
+        raise InvalidOption(
+            f"column {name!r} has floats, and key {shown(keys[at])} an int that no float holds exactly: {values[at]}; read "
+            "such records apart (prefix=), or leave the column out (columns=)",
+            key=keys[at],
+        )
 
 
 def _first_failing(values: Sequence[Any], kind: pa.DataType | None = None) -> int:
@@ -281,15 +297,14 @@ class Layout(NamedTuple):
             return dict.fromkeys(self.fields, values)
         if not {dict}.issuperset(map(type, values)):
             check_all_dicts(keys, values)
-        if self.closed:
-            wrong = next((at for at, value in enumerate(values) if not value.keys() <= self.fields.keys()), None)
-            if wrong is not None:
-                unknown = next(name for name in values[wrong] if name not in self.fields)
-                raise InvalidOption(
-                    f"key {shown(keys[wrong])} has a field {shown(unknown)}, which is no column{self.learned}; give a "
-                    "schema= that has it, or name the columns wanted (columns=)",
-                    key=keys[wrong],
-                )
+        if self.closed and not self.fields.keys() >= set().union(*values):
+            wrong = next(at for at, value in enumerate(values) if not value.keys() <= self.fields.keys())
+            unknown = next(name for name in values[wrong] if name not in self.fields)
+            raise InvalidOption(
+                f"key {shown(keys[wrong])} has a field {shown(unknown)}, which is no column{self.learned}; give a "
+                "schema= that has it, or name the columns wanted (columns=)",
+                key=keys[wrong],
+            )
         return {name: [value.get(name) for value in values] for name in self.fields}
 
 

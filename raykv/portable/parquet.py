@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.errors import InvalidOption
-from raykv.portable.columns import VALUE, array_of, inferred, python_values
+from raykv.portable.columns import VALUE, converted, guessed, python_values
 from raykv.portable.lines import WHOLE
 from raykv.portable.notes import sync
 from raykv.portable.tagged import Unkept, checked_key, decode_json, decode_record, encode_json, encode_record, tagged
@@ -102,7 +102,7 @@ def schema_for(keys: Sequence[Key], values: Sequence[Any]) -> pa.Schema:
             columns = {name: [value.get(name) for value in dicts] for name in names if name not in {KEY, EXACT}}
     for name, column in columns.items():
         try:
-            kind = inferred(name, range(len(column)), column)  # type: ignore[arg-type]  # only its error names a key
+            kind = guessed(name, range(len(column)), column)  # type: ignore[arg-type]  # only its error names a key
         except InvalidOption:
             continue
         if not pa.types.is_null(kind) and _is_storable(name, kind):
@@ -126,7 +126,10 @@ def _is_storable(name: str, kind: pa.DataType) -> bool:
 
 
 def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], lines: Sequence[bytes]) -> pa.Table:
-    """Return records as a table; ``lines``: the same by ``encode_record``. What a column cannot hold is null there."""
+    """Return records as a table; ``lines``: the same by ``encode_record``.
+
+    What a column cannot hold is null there, and what could not be read back from it.
+    """
     import pyarrow as pa
 
     about = _about(schema)
@@ -142,9 +145,14 @@ def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], line
             column = [value.get(name) if type(value) is dict else None for value in values]
         arrays[name] = _fitting(name, kind, column)
     made = pa.Table.from_arrays([*arrays.values()], names=[*arrays])
+    try:
+        rows = [*rows_of(made, about)]
+    except InvalidOption:
+        made = pa.Table.from_arrays([_readable(name, array) for name, array in arrays.items()], names=[*arrays])
+        rows = [*rows_of(made, about)]
     corrections = [
         None if _is_same(rebuilt, key, line) else line.decode()
-        for rebuilt, key, line in zip(rows_of(made, about), keys, lines, strict=True)
+        for rebuilt, key, line in zip(rows, keys, lines, strict=True)
     ]
     return pa.Table.from_arrays([*made.columns, pa.array(corrections, pa.string())], schema=schema)
 
@@ -164,9 +172,9 @@ def _fitting(name: str, kind: pa.DataType, column: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     with contextlib.suppress(InvalidOption):
-        return array_of(name, kind, places, column)
+        return converted(name, kind, places, column)
     with contextlib.suppress(InvalidOption):
-        return array_of(name, kind, places, [value if _fits(name, kind, value) else None for value in column])
+        return converted(name, kind, places, [value if _fits(name, kind, value) else None for value in column])
     return pa.nulls(
         len(column), kind
     )  # within a value, Arrow takes an empty list for a struct, unless a dict came before
@@ -174,17 +182,33 @@ def _fitting(name: str, kind: pa.DataType, column: Sequence[Any]) -> pa.Array:
 
 def _fits(name: str, kind: pa.DataType, value: Any) -> bool:
     try:
-        array_of(name, kind, [""], [value])
+        converted(name, kind, [""], [value])
     except InvalidOption:
         return False
     return True
 
 
+def _readable(name: str, array: pa.Array) -> pa.Array:
+    """Return a column, null where it cannot be read back: a time that has no year from 1 to 9999 in the column's zone."""
+    import pyarrow as pa
+
+    def is_read(part: pa.Array) -> bool:
+        try:
+            _values(name, pa.chunked_array([part]))
+        except InvalidOption:
+            return False
+        return True
+
+    if is_read(array):
+        return array
+    return array.take(pa.array([at if is_read(array.slice(at, 1)) else None for at in range(len(array))], pa.int64()))
+
+
 def rows_of(table: pa.Table, about: dict[str, Any], key: str = KEY) -> Iterator[tuple[Any, Any]]:
     """Yield (key, value) of each row, by its columns; the key is None where the column cannot hold it."""
     names = [name for name in table.column_names if name not in {key, EXACT}]
-    columns = [_values(table, name) for name in names]
-    keys = _values(table, key)
+    columns = [_values(name, table.column(name)) for name in names]
+    keys = _values(key, table.column(key))
     if about["whole"]:
         yield from zip(keys, columns[0] if columns else [None] * len(keys), strict=True)
     elif about["null"] == _NULL_IS_NONE:
@@ -198,10 +222,9 @@ def rows_of(table: pa.Table, about: dict[str, Any], key: str = KEY) -> Iterator[
             )
 
 
-def _values(table: pa.Table, name: str) -> list[Any]:
+def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
     import pyarrow as pa
 
-    column = table.column(name)
     values = python_values(name, column)
     if pa.types.is_timestamp(column.type) and column.type.tz == "UTC":
         return [value if value is None else value.astimezone(dt.UTC) for value in values]

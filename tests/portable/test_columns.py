@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykv.errors import InvalidOption
-from raykv.portable.columns import array_of, inferred, laid_out, plain_values
+from raykv.portable.columns import array_of, converted, inferred, laid_out, plain_values
 
 KEYS = ["a", "b", "c", "d"]
-NAIVE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC).replace(tzinfo=None)
+AWARE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+NAIVE = AWARE.replace(tzinfo=None)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,36 @@ def test_plain_values_are_what_arrow_returns(values, begin):
 
 def test_what_fits_by_itself_and_not_behind_others_is_told():
     kind = pa.list_(pa.struct([("n", pa.int64())]))
-    assert array_of("x", kind, ["a"], [[[]]]).to_pylist() == [[{"n": None}]]  # Arrow's own idea of an empty list
+    assert converted("x", kind, ["a"], [[[]]]).to_pylist() == [[{"n": None}]]  # Arrow's own idea of an empty list
     with pytest.raises(InvalidOption, match=r"key 'b' has a list, \[\[\]\]"):
-        array_of("x", kind, ["a", "b"], [[{"n": 1}], [[]]])
+        converted("x", kind, ["a", "b"], [[{"n": 1}], [[]]])
+    with pytest.raises(InvalidOption, match=r"key 'a' has a list, \[\[\]\]"):
+        array_of("x", kind, ["a"], [[[]]])
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([NAIVE, AWARE], "key 'b' has one with a time zone, key 'a' one without"),
+        ([AWARE, None, NAIVE], "key 'a' has one with a time zone, key 'c' one without"),
+        ([[NAIVE], [AWARE]], "key 'b' has a list"),
+        ([{"t": AWARE}, {"t": NAIVE}], "key 'b' has a dict"),
+        ([dt.time(1), dt.time(1, tzinfo=dt.UTC)], "key 'b' has a time with a time zone"),
+        ([{"x": 1}, {b"y": 1}], "key 'b' has a dict"),
+        ([["a"], [b"b"]], "key '[ab]' has a list"),
+        ([[NAIVE.date()], [NAIVE]], "key '[ab]' has a list"),
+    ],
+    ids=repr,
+)
+def test_no_type_is_found_that_converts_some_of_the_values(values, told):
+    with pytest.raises(InvalidOption, match=told) as caught:
+        inferred("x", KEYS[: len(values)], values)
+    assert caught.value.details["key"] in KEYS
+
+
+def test_the_error_says_what_of_a_value_does_not_fit():
+    kind = pa.struct([("name", pa.string())])
+    with pytest.raises(InvalidOption, match="key 'b' has a dict with a field 'vat' that the type has not"):
+        array_of("x", kind, ["a", "b"], [{"name": "n"}, {"name": "m", "vat": 5}])
+    with pytest.raises(InvalidOption, match="key 'a' has a datetime without a time zone"):
+        array_of("x", pa.timestamp("us", "UTC"), ["a"], [NAIVE])

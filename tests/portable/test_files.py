@@ -23,6 +23,8 @@ from raykv.portable.parquet import rows_of, schema_for, table_of
 from raykv.portable.tagged import encode_record, tagged
 
 FORMATS = ["jsonl", "parquet"]
+AWARE = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)
+EAST, WEST = (dt.timezone(dt.timedelta(hours=hours)) for hours in (5, -5))
 NASTY = {
     "none": None, "bool": True, "int": 5, "big": 2**100, "float": 1.5, "nan": float("nan"), "str": "zwölf\n",
     "half": "\ud800",
@@ -266,6 +268,36 @@ def test_what_arrow_has_and_parquet_has_not_comes_back(world, tmp_path, value):
     again = world.store.bucket("not in parquet, again")
     import_file(again, tmp_path / "a.parquet")
     assert again["k"] == bucket["k"]
+
+
+@pytest.mark.parametrize(
+    "within", [lambda time: time, lambda time: [time], lambda time: {"t": [time]}], ids=["", "list", "dict"]
+)
+@pytest.mark.parametrize("odd", [dt.datetime.max.replace(tzinfo=WEST), dt.datetime.min.replace(tzinfo=EAST)], ids=str)
+def test_a_time_that_has_no_year_in_the_column_s_zone_costs_its_own_row_alone(world, tmp_path, odd, within):
+    bucket = world.store.bucket("odd times")
+    times = {f"k{number}": AWARE + dt.timedelta(number) for number in range(4)} | {"k2": odd}
+    bucket.put_many({key: {"when": within(time), "n": 1} for key, time in times.items()})
+    export_file(bucket, tmp_path / "times.parquet", overwrite=True)
+    table = pq.read_table(tmp_path / "times.parquet")
+    assert table.column("_raykv").to_pylist()[2] is not None
+    assert [each is None for each in table.column("when").to_pylist()] == [False, False, True, False]
+    again = world.store.bucket("odd times, again")
+    assert import_file(again, tmp_path / "times.parquet").records == 4
+    assert dict(again.scan()) == dict(bucket.scan())
+    assert repr(again["k2"]) == repr(bucket["k2"])
+
+
+def test_values_that_a_column_converts_are_beside_it_as_they_are(world, tmp_path):
+    bucket = world.store.bucket("converted")
+    naive = AWARE.replace(tzinfo=None)
+    bucket.put_many({"a": {"d": naive.date(), "s": {"x": 1}}, "b": {"d": naive, "s": {"x": 1, "y": 2}}})
+    schema = schema_for(["a"], [bucket["a"]])
+    table = table_of(
+        schema, ["a", "b"], [bucket["a"], bucket["b"]], [encode_record(key, tagged(bucket[key])) for key in "ab"]
+    )
+    assert table.column("s").to_pylist() == [{"x": 1}, {"x": 1}]
+    assert [each is None for each in table.column("_raykv").to_pylist()] == [True, False]
 
 
 def test_columns_are_typed_for_other_programs(world, tmp_path):
