@@ -381,6 +381,7 @@ class Leaders:
             group = (round_.tenure.place[0], round_.tenure.term, round_.records())
             for node_id in round_.nodes:
                 wanted.setdefault(node_id, []).append((round_, group))
+        wanted |= {self._node_id: own} if (own := wanted.pop(self._node_id, None)) else {}  # last: see _accept
         for node_id, parts in wanted.items():
             messages = _cut(parts)
             if len(messages) > 1:
@@ -393,6 +394,7 @@ class Leaders:
 
     async def _accept(self, node_id: str, body: f.Accept, rounds: list[Round], epoch: int) -> None:
         if node_id == self._node_id:
+            await asyncio.sleep(0)  # the others' messages leave first: they write while this node does
             answer = await self._owners.accept_here(body)
         else:
             answer = await self._owners.ask_one(node_id, body, len(rounds), epoch)

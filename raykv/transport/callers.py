@@ -54,6 +54,8 @@ class Caller:
         self.under_way_bytes = 0
         self.begun = 0
         """Requests that bypass ``admission``, begun in this turn of the event loop."""
+        self.taken_s = 0.0
+        """How long those took that were answered as they came."""
         self.held_up: dict[Guest, None] = {}
         """Connections whose reading is paused until fewer requests are in flight."""
 

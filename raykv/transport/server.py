@@ -349,7 +349,7 @@ class _Connection(asyncio.Protocol):
                     self.drop()
                     return
             frames = self._reader.feed(data)
-            if len(frames) == 1 and self._alone and may_wait(frames[0][2]):
+            if len(frames) == 1 and self._alone and self._may_begin(frames[0][2]):
                 self._take(frames[0][0], frames[0][2])
             elif frames:
                 for number, _, frame in frames:
@@ -407,13 +407,15 @@ class _Connection(asyncio.Protocol):
         return not self._under_way and not self._waiting and not self._unread
 
     def _take(self, number: int, frame: bytes) -> None:
-        """Answer an operation that is its caller's only request, at once if it waits for nothing.
+        """Answer its caller's only request, at once if it waits for nothing.
 
         Most wait for nothing. A task for each would cost a second turn of the event loop, which, in a process that was
         asleep a moment ago, takes longer than the answer.
         """
-        admission = self._server.admission
-        if admission is not None and not admission.lets_in(self.caller.name):
+        admission, is_shed = self._server.admission, may_wait(frame)
+        if not is_shed:
+            admission, began_s = None, time.monotonic()
+        elif admission is not None and not admission.lets_in(self.caller.name):
             self._answer(number, wire.ANSWER, self._server.refusal())
             return
         try:
@@ -422,6 +424,8 @@ class _Connection(asyncio.Protocol):
             logger.exception("a request failed")
             self._answer(number, wire.FAILED, b"")
             return
+        if not is_shed:
+            self.caller.taken_s += time.monotonic() - began_s
         if isinstance(answer, bytes):
             self._answer(number, wire.ANSWER, answer)
             return
@@ -490,19 +494,26 @@ class _Connection(asyncio.Protocol):
         """Begin waiting requests within the limits, then resume or pause reading."""
         if self._transport is None or (self._paused and self._too_much(2)):
             return
-        caller = self.caller
         while self._waiting and not self._too_much(1):
             number, frame = self._waiting[0]
-            if not may_wait(frame):
-                if caller.begun >= MAX_BEGUN:
-                    break
-                if not caller.begun:
-                    self._loop.call_soon(self._are_at_work, caller)
-                caller.begun += 1
+            if not self._may_begin(frame):
+                break
             self._waiting.popleft()
             self._waiting_bytes -= len(frame)
             self._begin(number, frame)
         self._steer()
+
+    def _may_begin(self, frame: bytes) -> bool:
+        """Whether a request may begin in this turn; what bypasses admission is counted."""
+        if may_wait(frame):
+            return True
+        caller = self.caller
+        if caller.begun >= MAX_BEGUN:
+            return False
+        if not caller.begun:
+            self._loop.call_soon(self._are_at_work, caller)
+        caller.begun += 1
+        return True
 
     def _are_at_work(self, caller: Caller) -> None:
         """Start the measurement: requests begun last turn take their first steps in this turn, after this callback."""
@@ -512,12 +523,12 @@ class _Connection(asyncio.Protocol):
         if caller.begun < MAX_BEGUN:
             self._next_turn(caller)
         else:
-            rest_s = min(MAX_REST_S, REST * (time.monotonic() - since_s))
+            rest_s = min(MAX_REST_S, REST * (time.monotonic() - since_s + caller.taken_s))
             self._loop.call_later(rest_s, self._next_turn, caller)
 
     @staticmethod
     def _next_turn(caller: Caller) -> None:
-        caller.begun = 0
+        caller.begun, caller.taken_s = 0, 0.0
         for held_up in [*caller.held_up]:
             held_up.go_on()
 

@@ -306,7 +306,7 @@ def test_it_never_listens_on_all_addresses(run, host: str) -> None:
     run(work())
 
 
-def test_an_operation_that_is_alone_on_its_connection_and_waits_for_nothing_is_no_task(run) -> None:
+def test_a_request_that_is_alone_on_its_connection_and_waits_for_nothing_is_no_task(run) -> None:
     tasks = []
     slow = asyncio.Event()
 
@@ -330,7 +330,7 @@ def test_an_operation_that_is_alone_on_its_connection_and_waits_for_nothing_is_n
                 head = wire.head(7, wire.ANSWER, b"stream " + frame)
                 assert await reader.readexactly(len(head) + 7 + len(frame)) == head + b"stream " + frame
 
-            for frames, alone in (([read], True), ([ping], False), ([read, read], False)):
+            for frames, alone in (([read], True), ([ping], True), ([read, read], False)):
                 tasks.clear()
                 writer.write(b"".join(wire.head(7, wire.REQUEST, frame) + frame for frame in frames))
                 for frame in frames:
