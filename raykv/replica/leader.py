@@ -381,7 +381,6 @@ class Leaders:
             group = (round_.tenure.place[0], round_.tenure.term, round_.records())
             for node_id in round_.nodes:
                 wanted.setdefault(node_id, []).append((round_, group))
-        wanted |= {self._node_id: own} if (own := wanted.pop(self._node_id, None)) else {}  # last: see _accept
         for node_id, parts in wanted.items():
             messages = _cut(parts)
             if len(messages) > 1:
@@ -390,11 +389,16 @@ class Leaders:
             for some in messages:
                 body = f.Accept(n, self._node_id, made_ms, [group for _, group in some])
                 mine = [round_ for round_, _ in some]
-                self._spawn(self._accept(node_id, body, mine, epoch))
+                if node_id == self._node_id:  # a turn later, when the others' messages have left: they write meanwhile
+                    asyncio.get_running_loop().call_soon(self._accept_later, body, mine, epoch)
+                else:
+                    self._spawn(self._accept(node_id, body, mine, epoch))
+
+    def _accept_later(self, body: f.Accept, rounds: list[Round], epoch: int) -> None:
+        self._spawn(self._accept(self._node_id, body, rounds, epoch))
 
     async def _accept(self, node_id: str, body: f.Accept, rounds: list[Round], epoch: int) -> None:
         if node_id == self._node_id:
-            await asyncio.sleep(0)  # the others' messages leave first: they write while this node does
             answer = await self._owners.accept_here(body)
         else:
             answer = await self._owners.ask_one(node_id, body, len(rounds), epoch)
