@@ -111,9 +111,9 @@ def moved_of(before: Ring, after: Ring) -> dict[str, int]:
 def state_of(ring: Ring) -> ClusterState:
     """Return the state of a store with this ring and the bucket that every store has."""
     config = StoreConfig(name="scale", copies=ring.copies, partitions=ring.partitions)
-    bucket = BucketEntry(0, bucket_from_options(DEFAULT_BUCKET, {}, ring.copies))
+    bucket = BucketEntry(1, bucket_from_options(DEFAULT_BUCKET, {}, ring.copies))
     return ClusterState(
-        store_id="0" * 32, generation=1, version=1, config=config, ring=ring, buckets=(bucket,), next_bucket_id=1
+        store_id="0" * 32, generation=1, version=1, config=config, ring=ring, buckets=(bucket,), next_bucket_id=2
     )
 
 

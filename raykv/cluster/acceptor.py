@@ -43,13 +43,20 @@ class Acceptor:
 
     def prepare(self, request: f.PrepareState) -> f.AcceptorAnswer:
         """Promise to refuse every earlier generation, unless this one or a later was promised."""
+        self._directory.mark_first()
         granted = self._is_near(request) and request.generation > self._kept.promised
         if granted:
             self._keep(msgspec.structs.replace(self._kept, promised=request.generation))
         return self._answer(granted=granted)
 
     def accept(self, request: f.AcceptState) -> f.AcceptorAnswer:
-        """Keep a state, unless a later generation was promised or a later state is kept. Raises ``CorruptData``."""
+        """Keep a state, unless a later generation was promised or a later state is kept. Raises ``CorruptData``.
+
+        A directory that has lost something gets another id first. *Schedule without: there was no room to record the loss; a
+        state that lists its former id gives it its vote back, and what it accepts then goes with that id: a voter that has
+        forgotten what it promised.*
+        """
+        self._directory.mark_first()
         kept = self._kept
         ballot, held = (request.generation, request.version), (kept.generation, kept.version)
         later = ballot > held or (ballot == held and request.state == kept.state)  # one ballot, one state

@@ -270,7 +270,7 @@ class NodeDirectory:
     def set_complete(self, complete: bool) -> None:
         """Record, durably, whether this directory holds all that it acknowledged."""
         if complete:
-            self._mark_first()
+            self.mark_first()
         if complete != self.identity.complete:
             identity = msgspec.structs.replace(self.identity, complete=complete)
             try:
@@ -282,7 +282,7 @@ class NodeDirectory:
 
     def enfranchise(self) -> None:
         """Record, durably, that its register counts toward a majority again (P5)."""
-        self._mark_first()
+        assert self._to_mark is None, "a vote is for the directory id that peers know"
         if not self.identity.votes:
             self._save(msgspec.structs.replace(self.identity, votes=True))
 
@@ -327,8 +327,11 @@ class NodeDirectory:
         if self._fs.exists(path):  # it belongs to the former directory id, and may be unreadable
             self._fs.rename(path, path + OLD_SUFFIX)
 
-    def _mark_first(self) -> None:
-        """Record what there was no room for."""
+    def mark_first(self) -> None:
+        """Record what ``mark_incomplete`` found no room for, if anything. Raises ``DiskFull``.
+
+        Before anything is promised, kept or judged by the directory id (P5): it gets another one, and an empty register.
+        """
         if self._to_mark is not None:
             self._to_mark()
 

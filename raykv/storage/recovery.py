@@ -61,6 +61,8 @@ class _Replay(NamedTuple):
     log: Log
     damages: list[Damage]
     ends: dict[int, int]
+    strays: list[int]
+    """Segments that are none of this log."""
 
 
 def recover(
@@ -108,6 +110,8 @@ def recover(
         manifests.save(fs, directory, manifest)
         for damage in lost:
             set_aside(fs, directory, damage.file)
+    for number in replay.strays:  # once the manifest says so
+        set_aside(fs, directory, segment_name(number))
     return Recovered(manifest, runs, replay.sealed, replay.memtable, replay.log, replay.ends, doubt)
 
 
@@ -162,8 +166,10 @@ def _replay(
     """``promised_ends``: ends of the log that others know to be synced."""
     oldest = manifest.oldest_segment
     promised = {segment: length for segment, length in sorted(map(apart, promised_ends)) if segment >= oldest}
-    damages = _set_strays_aside(fs, directory, max([*promised, oldest]) + FAR_AHEAD)
-    present = _segments(fs, directory, oldest)
+    far = max([*promised, oldest]) + FAR_AHEAD
+    strays = _strays(fs, directory, far)
+    damages = [Damage(segment_name(number), 0, None, None, "it lies far ahead of the log") for number in strays[:1]]
+    present = _segments(fs, directory, oldest, far)
     last = max([*present, *promised, oldest - 1])
     sealed: list[Memtable] = []
     memtable = Memtable(oldest)
@@ -211,29 +217,27 @@ def _replay(
         _make_safe(fs, directory, last, length, size, log if imperfect else None)
     if not memtable.entries:
         memtable.first_segment = log.segment
-    return _Replay(sealed, memtable, log, damages, ends)
+    return _Replay(sealed, memtable, log, damages, ends, strays)
 
 
-def _set_strays_aside(fs: FileSystem, directory: str, far: int) -> list[Damage]:
-    """Set aside segments that lie far ahead of the log, which would go on from there and use up its numbers."""
+def _strays(fs: FileSystem, directory: str, far: int) -> list[int]:
+    """Return the segments that lie far ahead of the log, which would go on from there and use up its numbers."""
     strays = sorted(number for name in fs.list_directory(directory) if (number := number_of(name, ".wal") or 0) >= far)
     if strays and strays[-1] > MAX_SEGMENT:
         raise CorruptData(
             f"{directory}/{segment_name(strays[-1])}: no segment of a log has such a number", file=directory
         )
-    for number in strays:
-        set_aside(fs, directory, segment_name(number))
-    return [Damage(segment_name(number), 0, None, None, "it lies far ahead of the log") for number in strays[:1]]
+    return strays
 
 
-def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:
-    """Return the numbers of the segments that matter.
+def _segments(fs: FileSystem, directory: str, oldest: int, far: int) -> frozenset[int]:
+    """Return the numbers of the segments that matter, all below ``far``.
 
     A segment whose creation was cut short is removed first. It must not count as a witness that the one before was
     sealed: an interrupted recovery may have begun it while the torn tail before it was not yet cut.
     """
     numbers = {number_of(name, ".wal") for name in fs.list_directory(directory)}
-    present = frozenset(number for number in numbers if number is not None and number >= oldest)
+    present = frozenset(number for number in numbers if number is not None and oldest <= number < far)
     last = max(present, default=None)
     if last is None or read_header(fs, directory, last) is not None:
         return present

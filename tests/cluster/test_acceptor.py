@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from raykv.cluster.state import encode_state
 from raykv.protocol import frames as f
+from raykv.storage import DiskFull
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -149,5 +151,32 @@ def test_a_node_that_lost_its_directory_has_no_vote_until_a_later_decision_names
         cluster.kill("n1")
         cluster.revive("n1")
         assert (await cluster.ask("n1", f.ReadState())).voter
+
+    world.run(story())
+
+
+def test_a_directory_whose_loss_could_not_be_recorded_gets_no_vote_by_its_former_id(world: ModuleType) -> None:
+    """P5: what it accepts by that id goes with it, and it would be a voter that has forgotten what it promised."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        await cluster.ask("n1", accept(cluster, 1, 1))
+        node = cluster.node("n1")
+        former = node._replica.directory_id
+        cluster.disks["n1"].fail("create", "identity", error=errno.ENOSPC, lasting=True)
+        with pytest.raises(DiskFull):
+            node._replica.mark_incomplete()
+        listed = msgspec.structs.replace(accept(cluster, 5, 1), decided=True, directory_ids=[former])
+        assert isinstance(await cluster.ask("n1", listed), f.NodeRefused), "it cannot be recorded yet"
+        cluster.disks["n1"].stop_failing()
+        answer = await cluster.ask("n1", listed)
+        assert not answer.voter
+        assert answer.directory_id != former
+        again = msgspec.structs.replace(listed, directory_ids=[answer.directory_id])
+        assert (await cluster.ask("n1", again)).voter
+        cluster.kill("n1", "drop")
+        cluster.revive("n1")
+        kept = await cluster.ask("n1", f.ReadState())
+        assert (kept.voter, kept.promised, kept.generation) == (True, 5, 5)
 
     world.run(story())

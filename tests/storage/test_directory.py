@@ -179,7 +179,7 @@ def test_without_room_for_it_a_directory_is_incomplete_all_the_same_and_says_so_
     directory.save_register(b"state")
     former = directory.identity
     disk.fail("create", "identity", error=errno.ENOSPC, lasting=True)
-    for refused in (directory.mark_incomplete, directory.mark_incomplete, directory.enfranchise):
+    for refused in (directory.mark_incomplete, directory.mark_incomplete, directory.mark_first):
         with pytest.raises(DiskFull):
             refused()
         assert (directory.identity.complete, directory.identity.votes) == (False, False)
