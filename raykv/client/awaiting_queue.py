@@ -112,7 +112,8 @@ class Held(Generic[V]):
     def lost(self) -> bool:
         """Whether the lease of some of them has run out, as far as is known: another may have them.
 
-        By this process's clock: also where the store is out of reach. A claim of which all was acked or nacked is not lost.
+        By this process's clock: also where the store is out of reach. A claim of which all was acked or nacked by this
+        handle is not lost.
         """
         if not self._lost and not self._over:
             oldest_s = min([*self._renewed_s.values()], default=math.inf)
@@ -144,8 +145,8 @@ class Held(Generic[V]):
         for claim, held in outcomes.items():
             if held is True:
                 self._renewed_s[claim] = sent_s
-            elif held is False:  # others end it after its lease, and not before: until then it was settled here
-                self._lost = self._lost or sent_s - self._renewed_s[claim] >= steps.lease_s
+            elif held is False:  # it was settled in the block, or its lease was over, whatever the clock here says
+                self._lost = self._lost or not steps.has_settled(claim)
                 del self._renewed_s[claim]
         if not self._renewed_s:
             return None

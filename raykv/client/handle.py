@@ -62,6 +62,8 @@ class Session:
         self._own_buckets: dict[str, Operations] = {}
         self._stops: weakref.WeakSet[Stoppable] = weakref.WeakSet()
         self._updates: Updates | None = None
+        self.settled: dict[tuple[int, bytes], None] = {}
+        """Claims of queues of which this session has settled jobs; the last ones."""
 
     @property
     def is_open(self) -> bool:
@@ -169,6 +171,7 @@ class LazySession(Session):
         self.routing: Routing = routing
         self._there: Session | None = None
         self._closed = False
+        self.settled: dict[tuple[int, bytes], None] = {}
 
     @property
     def _arrived(self) -> Session:

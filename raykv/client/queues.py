@@ -56,6 +56,8 @@ MOST_CLAIMED = 10_000
 ROUNDS = 3
 """How often a consumer goes to another shard where others were quicker; then it waits its turn."""
 LOOK_EVERY_S = 1.0
+LEAST_CLAIM_S = 1.0
+"""A claim is given up no sooner: one whose outcome is not known holds jobs for its lease, and costs them a delivery."""
 AHEAD = 8
 """Slots that are read ahead of the cursor, if they are small."""
 SMALL_BYTES = 4096
@@ -65,6 +67,8 @@ LONGEST_PAUSE_S = 0.5
 SLICE_S = 0.02
 """It listens this often for a put of its own process, which costs no request."""
 RENEWALS_A_LEASE = 3
+MOST_SETTLED = 10_000
+"""Claims of which a handle remembers that it has settled jobs."""
 
 
 class Job(NamedTuple, Generic[V]):
@@ -278,6 +282,9 @@ class Queues(NamedPuts):
         if gave_way(ranges):
             busy: list[Job[Any]] = BUSY
             return busy
+        if ranges is not NOTHING:
+            for claim in finished:
+                self._note_settled(claim)
         if ranges is NOTHING or not ranges:
             return []
         self.count("claimed", jobs_of(ranges))
@@ -337,7 +344,7 @@ class Queues(NamedPuts):
         over_s = self.now_s() + (check_wait(timeout) if check_flag("block", block) else 0.0)
         request_s = _request_s(block, timeout)
         while True:
-            jobs = yield from self.claim(1, wait=max(0.0, over_s - self.now_s()), timeout=request_s)
+            jobs = yield from self.claim(1, wait=max(0.0, over_s - self.now_s()), timeout=max(request_s, LEAST_CLAIM_S))
             if not jobs:
                 raise Empty(f"queue {shown(self.name)} has no job at present")
             try:
@@ -480,8 +487,21 @@ class Queues(NamedPuts):
                 continue
             if stays and count is not NOTHING:
                 self.count("given_back", count)
+            if count is not NOTHING:
+                self._note_settled((shard, claim_id))
             outcomes[shard, claim_id] = count is not NOTHING and count == len(places)
         return outcomes
+
+    def _note_settled(self, claim: ClaimKey) -> None:
+        settled = self.session.settled
+        settled[claim] = None
+        if len(settled) > MOST_SETTLED:
+            for former in [*settled][: MOST_SETTLED // 2]:
+                settled.pop(former, None)
+
+    def has_settled(self, claim: ClaimKey) -> bool:
+        """Whether this handle of the store has acked or nacked jobs of a claim; of the last ``MOST_SETTLED`` claims."""
+        return claim in self.session.settled
 
     def _check_shard(self, shard: int) -> None:
         if shard > self.settings().shards:

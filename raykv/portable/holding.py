@@ -114,10 +114,10 @@ def holds(kind: pa.DataType, values: Sequence[Any]) -> bool:
 
 
 def first_unheld(kind: pa.DataType, values: Sequence[Any]) -> int | None:
-    """Return the place of the first value that a column of this type does not have as it is; None: there is none."""
+    """Return the place of the first value that a column of this type does not have as it is; None: none by itself."""
     if holds(kind, values):
         return None
-    return next(at for at, value in enumerate(values) if not holds(kind, [value]))
+    return next((at for at, value in enumerate(values) if not holds(kind, [value])), None)
 
 
 def _taken(kind: pa.DataType) -> tuple[type, ...] | None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raykv.errors import RaykvError
 from raykv.portable.columns import array_of
 from raykv.portable.holding import first_unheld, holds
 
@@ -124,3 +125,17 @@ some_types = st.sampled_from([*simple, *map(pa.list_, simple), *(pa.struct([("x"
 @given(some_types, st.lists(values_of_all_sorts, max_size=5))
 def test_a_column_is_held_if_each_value_is(kind, values):
     assert holds(kind, values) == all(holds(kind, [value]) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.timestamp("ns"), [pd.Timestamp("2020-01-01"), dt.datetime(1600, 1, 1)]),  # noqa: DTZ001
+        (pa.duration("ns"), [pd.Timedelta(seconds=1), dt.timedelta(days=200_000)]),
+    ],
+)
+def test_what_arrow_has_no_room_for_is_told_by_arrow(kind: pa.DataType, values: list[object]) -> None:
+    """Two libraries' times in one column, of which one has no room beside the other."""
+    assert first_unheld(kind, values) is None
+    with pytest.raises(RaykvError):
+        array_of("at", kind, ["a", "b"], values)
