@@ -98,6 +98,7 @@ class AsyncBucket(AwaitableBucket[K, V]):
 
         In a linearizable bucket: ``if_absent`` writes only where there is no value, ``if_version`` only where that version
         stands, ``fence`` only where no higher fencing token was seen (``lock``); else ``Conflict``, which has what stands.
+        What was deleted forgets its fence with its tombstone, after ten days (``gc_grace_s``).
 
         >>> written = await store.aio.put("user:1", {"name": "Ada"}, w="all")
         >>> sorted(written.acks)
