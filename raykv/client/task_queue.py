@@ -53,7 +53,8 @@ class Queue(BlockingQueue[V]):
         ``once``: a name of the job, by which it may be put again and again, by anybody, even after it was done: there is one
         job, and its id is returned. A name costs a record for good, and a put with one three requests.
 
-        Of what is put with a delay 4,000 puts are looked at at a time: one that is due before all of these waits for them.
+        At most 4,000 delayed puts are in view at a time: one behind them waits until some of these are done, even if it is
+        due earlier.
         """
         return self._session.run(self._steps.put(item, block, timeout, delay, once))
 

@@ -35,7 +35,7 @@ MAX_SEGMENT = (1 << 63 - LENGTH_BITS) - 1
 LAST_SEGMENT = MAX_SEGMENT - 4096
 """The last one that is begun for updates: 64 TiB of them, with memtables of 8 MiB. Recoveries may need the rest."""
 FAR_AHEAD = 1 << 16
-"""A segment this far behind the known end of a log is not of that log: the manifest follows with each flush."""
+"""A segment this far beyond the known end of a log is not of that log: the manifest follows with each flush."""
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):

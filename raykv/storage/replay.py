@@ -246,7 +246,8 @@ class _Window:
     def _cover(self, at: int, count: int) -> None:
         """Have the ``count`` bytes at ``at``, or as many as there are."""
         end = self._start + len(self._data)
-        if at < self._start or (at + count > end and not (0 < len(self._data) < _WINDOW_BYTES and at <= end)):
+        is_last = 0 < len(self._data) < _WINDOW_BYTES  # the file ends in it
+        if not self._start <= at <= end or (at + count > end and not is_last):
             self._start, self._data = at, self._file.pread(at, _WINDOW_BYTES)
 
 

@@ -106,17 +106,12 @@ class HelperProcess:
 
 def _exchange(target: int, source: int, message: bytes, timeout_s: float) -> bytes:
     """Send a message and return the answer. ``OSError`` where the other end does not take or give anything in time."""
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message of {len(message)} bytes")
     until_s = time.monotonic() + timeout_s
-    left = memoryview(_LENGTH.pack(len(message)) + message)
+    left = memoryview(_framed(message))
     while left:
         _wait_for(target, select.POLLOUT, until_s)
         left = left[os.write(target, left[: select.PIPE_BUF]) :]  # as much as cannot block
-    (length,) = _LENGTH.unpack(_received(source, _LENGTH.size, until_s))
-    if length > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message of {length} bytes")
-    return _received(source, length, until_s)
+    return _received(source, _length(_received(source, _LENGTH.size, until_s)), until_s)
 
 
 def _received(source: int, length: int, until_s: float) -> bytes:
@@ -160,19 +155,27 @@ def serve(handle: Callable[[bytes], bytes]) -> None:
 
 def write_message(target: IO[bytes], message: bytes) -> None:
     """Write a message and its length. ``ValueError`` if it is too long."""
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message of {len(message)} bytes")
-    target.write(_LENGTH.pack(len(message)))
-    target.write(message)
+    target.write(_framed(message))
     target.flush()
 
 
 def read_message(source: IO[bytes]) -> bytes:
     """Read a message. ``EOFError`` at the end of the input, ``ValueError`` for an impossible length."""
-    (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size))
+    return _exactly(source, _length(_exactly(source, _LENGTH.size)))
+
+
+def _framed(message: bytes) -> bytes:
+    return _LENGTH.pack(_checked(len(message))) + message
+
+
+def _length(head: bytes) -> int:
+    return _checked(_LENGTH.unpack(head)[0])
+
+
+def _checked(length: int) -> int:
     if length > MAX_MESSAGE_BYTES:
         raise ValueError(f"a message of {length} bytes")
-    return _exactly(source, length)
+    return length
 
 
 def _exactly(source: IO[bytes], length: int) -> bytes:
