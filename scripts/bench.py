@@ -136,7 +136,7 @@ def main() -> int:
 
         if not (arguments.against / "raykv").is_dir():
             parser.error(f"there is no raykv in {arguments.against}")
-        compared = against.measure(arguments.against.resolve(), 2 if arguments.quick else arguments.rounds or 15)
+        compared = against.measure(arguments.against.resolve(), 1 if arguments.quick else arguments.rounds or 15)
         print(against.text(compared))
         if arguments.json:
             Path(arguments.json).write_text(json.dumps(compared, indent=1) + "\n")

@@ -234,19 +234,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/interrupts", description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5000, help="for each call (default 5000)")
     parser.add_argument("--calls", default="get,put,modify,get_many,put_many,scan,status", help="which; also: anew")
-    parser.add_argument("--way", choices=WAYS, default="signal", help="how to interrupt (default signal)")
+    parser.add_argument(
+        "--way", default="signal", metavar="WAY,..", help=f"how to interrupt: {', '.join(WAYS)} (default signal)"
+    )
     parser.add_argument("--threads", type=int, default=0, help="others that call meanwhile")
     parser.add_argument("--switch-us", type=float, help="how long Python lets a thread run at a time")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if unknown := {*options.way.split(",")} - {*WAYS}:
+        parser.error(f"there is no way {', '.join(sorted(unknown))}: {', '.join(WAYS)}")
     if options.switch_us:
         sys.setswitchinterval(options.switch_us / 1e6)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory(prefix="raykv-interrupts-") as path:
         store = raykv.start("interrupts", path=os.path.join(path, "store"))
         try:
-            for name in options.calls.split(","):
-                found = rounds(store, name, options.rounds, way=options.way, threads=options.threads, seed=options.seed)
+            for way, name in itertools.product(options.way.split(","), options.calls.split(",")):
+                found = rounds(store, name, options.rounds, way=way, threads=options.threads, seed=options.seed)
                 print(json.dumps(found), flush=True)
         finally:
             raykv.shutdown("interrupts")

@@ -20,6 +20,8 @@ from typing import IO, NamedTuple
 BIN = Path(sys.executable).parent
 SEVERAL = ["-n", "auto", "--dist", "worksteal"]
 """pytest's options for a process a core; one that is done takes tests over from another."""
+LONGEST = ["--durations=12", "--durations-min=5"]
+"""Names what takes the most time, in seconds: the whole is to stay within 20 minutes on two cores."""
 GRACE_S = 60.0
 """How long a command has to clean up once it is interrupted: Ray's processes take a while to end."""
 
@@ -35,12 +37,12 @@ class Part(NamedTuple):
 
 def marked(marker: str, *paths: str) -> list[str]:
     """Return the command that runs the tests with a marker; only ``paths`` are collected (tests/test_house.py holds it)."""
-    return ["pytest", *SEVERAL, "-m", marker, *paths]
+    return ["pytest", *SEVERAL, *LONGEST, "-m", marker, *paths]
 
 
 CORES = os.cpu_count() or 1
-TOO_FEW_CORES = 2
-"""With no more cores all parts run one after the other: Ray's processes alone keep two of them busy."""
+TOO_FEW_CORES = 1
+"""With no more cores all parts run one after the other. Of two, Ray's tests keep two thirds busy, and computing the rest."""
 ON_RAY = ("actors", "cli", "client", "dashboard")
 """Directories of tests, some of which need Ray."""
 ON_RAYS_LIBRARIES = ("data", "examples")
@@ -50,7 +52,7 @@ PARTS = {
     "types": Part("mypy, strict, on raykv/ and scripts/", [["mypy"]]),
     "unit": Part("tests without Ray", [marked(UNIT)]),
     "simulation": Part(
-        "60 simulated clusters, guards switched off",
+        "40 simulated clusters, guards switched off",
         [marked("simulation", "tests/simulation", "tests/test_scripts.py")],
     ),
     "crash": Part("20,000 power cuts", [marked("crash", "tests/simulation/test_crash_points.py")]),

@@ -25,7 +25,7 @@ PROCESSORS = 2
 
 # How fast examples are drawn and run says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile(
-    "raykv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+    "raykv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True, max_examples=50
 )
 hypothesis.settings.load_profile("raykv")
 

@@ -49,12 +49,13 @@ def test_rounds_of_faults_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("how", [(), ("--way", "alarm", "--threads", "2"), ("--way", "thread", "--switch-us", "50")])
+@pytest.mark.parametrize("how", [("signal",), ("alarm,thread", "--threads", "2", "--switch-us", "50")])
 def test_after_an_interrupted_call_the_next_one_works(how: tuple[str, ...]) -> None:
     calls = "get,put,modify,get_many,put_many,scan,status,anew"
-    shown = run("interrupts.py", "--rounds", "20", "--calls", calls, *how)
+    shown = run("interrupts.py", "--rounds", "15", "--calls", calls, "--way", *how)
     rows = [json.loads(line) for line in shown.splitlines()]
-    assert [(row["call"], row["rounds"]) for row in rows] == [(name, 20) for name in calls.split(",")]
+    every = [(way, name, 15) for way in how[0].split(",") for name in calls.split(",")]
+    assert [(row["way"], row["call"], row["rounds"]) for row in rows] == every
 
 
 @pytest.mark.ray
@@ -243,16 +244,16 @@ def test_with_one_copy_a_read_and_a_write_the_checker_reports() -> None:
 
 @pytest.mark.ray
 def test_linearizable_buckets_are_so_while_leaders_and_holders_are_killed(tmp_path: Path) -> None:
-    short = ("--operations", "2000", "--every", "3", "--adds", "40", "--acquisitions", "20")
+    short = ("--operations", "1200", "--every", "2", "--adds", "20", "--acquisitions", "10")
     written = tmp_path / "history.jsonl"
     run("linearizable_rounds.py", *short, "--history", str(written), "--json", str(tmp_path / "rounds.json"))
     figures = json.loads((tmp_path / "rounds.json").read_text())
     assert all(figures[part]["violations"] == [] for part in ("history", "tasks", "lock"))
     assert figures["history"]["lost"] == 0
     assert sum(figures["history"]["faults"].values()) > 0
-    assert figures["history"]["outcomes"]["update ok"] > 20
-    assert figures["tasks"]["counted"] == 8 * 40
-    assert figures["lock"]["writes"]["ok"] > 20
+    assert figures["history"]["outcomes"]["update ok"] > 10
+    assert figures["tasks"]["counted"] == 8 * 20
+    assert figures["lock"]["writes"]["ok"] > 10
     first = json.loads(written.read_text().splitlines()[0])
     assert {"client", "kind", "key", "invoked_s", "returned_s", "outcome", "version"} <= set(first)
 
@@ -329,11 +330,11 @@ def test_gossip_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_growing_and_shrinking_under_load_loses_and_fails_nothing(tmp_path: Path) -> None:
-    short = ("--records", "4000", "--partitions", "32", "--steady", "1")
+    short = ("--records", "2000", "--partitions", "16", "--steady", "1")
     run("elastic.py", *short, "--json", str(tmp_path / "elastic.json"))  # it ends with 1 if anything is amiss
     figures = json.loads((tmp_path / "elastic.json").read_text())
     assert figures["acknowledged"] > 0
-    assert figures["3 to 5"]["copies_moved"] > 20
+    assert figures["3 to 5"]["copies_moved"] > 10
 
 
 @pytest.mark.ray

@@ -48,6 +48,8 @@ UPDATE_TIMEOUT_S = 30.0
 ADDERS = 4
 GAP_TIMEOUT_S = 20.0
 BEFORE_S, AFTER_S = 2.0, 5.0
+QUICK_S = 0.5, 2.0
+"""The same in a short run."""
 _actors = itertools.count(1)
 _fresh = itertools.count(1)
 
@@ -298,7 +300,7 @@ class Linearizable:
             keys, victim = self._of_one_leader(turn)
             adders = Adders(self.linear, keys)
             adders.start()
-            time.sleep(BEFORE_S)
+            time.sleep(QUICK_S[0] if self.stage.quick else BEFORE_S)
             began_s = time.monotonic()
             try:
                 if kind == "moved":
@@ -332,7 +334,7 @@ class Linearizable:
         pid = pids(self.store)[victim]
         os.kill(pid, signal.SIGKILL if kind == "killed" else signal.SIGSTOP)
         try:
-            time.sleep(AFTER_S)
+            time.sleep(QUICK_S[1] if self.stage.quick else AFTER_S)
         finally:
             with contextlib.suppress(ProcessLookupError):  # another one runs in its place
                 os.kill(pid, signal.SIGCONT)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 OBJECT_STORE_BYTES = 300 * 1024 * 1024
+QUICK_PARTITIONS = 32
+"""Of a store in a short run: they move when a node joins, each after the other."""
 STORE = "bench"
 
 
@@ -145,7 +147,8 @@ class Stage(Progress):
 
     def store(self, nodes: int = 3, name: str = STORE) -> raykv.Store:
         """Start a store. Stop it with ``raykv.shutdown``; it ends with Ray in any case."""
-        return raykv.start(name, nodes=nodes, path=self.directory(), durability=self.durability)
+        partitions = QUICK_PARTITIONS if self.quick else None
+        return raykv.start(name, nodes=nodes, path=self.directory(), durability=self.durability, partitions=partitions)
 
     def some(self, most: int) -> dict[str, Any]:
         """Return the first ``most`` records in the shuffled order."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from drawn import drawn
 
 from raykv.sim.cluster import DIRECT
 from raykv.sim.faults import Fault
 from simulation.batch import run_seed
 from simulation.blocking_link import BLOCKING
 from simulation.coordination_families import SHARE, with_coordination
-from simulation.drawing import draw
 from simulation.run import run
 from simulation.workload import Program, Step, groups_of
 from tests.simulation.test_run import CALM
@@ -29,9 +29,9 @@ def test_all_other_seeds_stay_as_they_are():
 
 
 def test_a_node_that_may_forget_loses_no_power():
-    drawn = [found for seed in range(400) if (found := draw(seed)).family in OURS - {"corruption underneath"}]
-    assert drawn
-    assert all(scenario.cluster.store.durability != "interval" for scenario in drawn)
+    scenarios = [found for seed in range(400) if (found := drawn(seed)).family in OURS - {"corruption underneath"}]
+    assert scenarios
+    assert all(scenario.cluster.store.durability != "interval" for scenario in scenarios)
 
 
 def test_steps_that_begin_together():
@@ -67,7 +67,7 @@ def test_a_blocking_client_hands_over_what_meets_a_dead_node():
     [("stopped", "fault: stop while it sends"), ("overloaded", "shed"), ("blocking", "handed over")],
 )
 def test_a_seed_of_a_family_keeps_every_promise(family, counter):
-    seed = next(seed for seed in range(400) if draw(seed).family == family)
+    seed = next(seed for seed in range(400) if drawn(seed).family == family)
     result = run_seed(seed, weak=False)
     assert result.violations == []
     assert result.counts[counter] > 0

@@ -74,15 +74,15 @@ def test_a_claim_whose_coordinator_was_killed_is_not_made_twice():
         ("leaders", "receipts are not looked at", "not linearizable", 1),
         ("leaders", "receipts stay with the leader", "not linearizable", 4),
         ("queue", "a claim is ended before its lease", None, 1),
-        ("queue", "a renewal does not begin the lease anew", None, 7),
+        ("queue", "a renewal does not begin the lease anew", None, 17),
         ("queue", "a put whose outcome is unknown goes to the next slot", None, 8),
-        ("queue", "a put may come when its slot was freed", None, 14),
+        ("queue", "a put may come when its slot was freed", None, 33),
         ("queue", "a put may stand where another does", None, 1),
         ("queue", "a job is due at once whatever was said", None, 1),
         ("queue", "the last delivery is not made", None, 3),
         ("queue", "a slot is freed while a job of it is claimed", None, 8),
         ("queue", "the cursor passes what was not taken", None, 1),
-        ("queue", "a repeated name puts its job again", None, 2),
+        ("queue", "a repeated name puts its job again", None, 7),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule, likely):
@@ -107,6 +107,6 @@ def test_what_a_fuzzer_finds_fails_its_seed_and_shrinks_to_nothing_else():
         for seed in (1, *range(20)):  # the one that saw it last first
             if found := fuzz(seed)[0]:
                 break
-        small = shrink(msgspec.structs.replace(draw(seed), duration_s=2.0), rule=found[0].rule, budget_runs=6)
+        small = shrink(msgspec.structs.replace(draw(seed), duration_s=2.0), rule=found[0].rule, budget_runs=4)
     assert small.faults == ()
     assert not any(program.steps for program in small.programs)

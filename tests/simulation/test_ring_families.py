@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+from drawn import drawn
 
 from raykv.sim.faults import ELASTIC, Fault
-from simulation.drawing import draw
 from simulation.ring_families import NEVER_S
 from simulation.run import run
 
@@ -13,8 +13,8 @@ from simulation.run import run
 def of_family(family, count):
     found, seed = [], 0
     while len(found) < count:
-        if draw(seed).family == family:
-            found.append(draw(seed))
+        if drawn(seed).family == family:
+            found.append(drawn(seed))
         seed += 1
     return found
 

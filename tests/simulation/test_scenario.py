@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from drawn import drawn
+
 from raykv.sim import faults as s
 from simulation.drawing import draw
 
@@ -16,18 +18,18 @@ def test_a_seed_is_one_scenario():
 
 
 def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
-    kinds = [{fault.kind for fault in draw(seed).faults} for seed in SEEDS]
+    kinds = [{fault.kind for fault in drawn(seed).faults} for seed in SEEDS]
     every = {*s.DISTURBING, *s.LASTING, *s.CENTRAL, *s.ELASTIC}
     assert set().union(*kinds) == every | {*s.LEADERS} | {"power when complete", s.GONE, "replace node", "kill all"}
-    assert all(len(drawn) < len(every) for drawn in kinds)
+    assert all(len(found) < len(every) for found in kinds)
     for kind in every:
-        assert any(kind not in drawn for drawn in kinds)
+        assert any(kind not in found for found in kinds)
 
 
 def test_within_the_promises_a_minority_is_disturbed_and_less_is_lost():
     checked = 0
     for seed in SEEDS:
-        scenario = draw(seed)
+        scenario = drawn(seed)
         copies = scenario.cluster.store.copies
         faults = [fault for fault in scenario.faults if fault.kind in {*s.DISTURBING, *s.LASTING}]
         if not scenario.within:
@@ -49,12 +51,12 @@ def test_beyond_them_anything_comes_together():
             default=0,
         )
 
-    assert max(at_once(draw(seed)) for seed in SEEDS if not draw(seed).within) >= 3
+    assert max(at_once(drawn(seed)) for seed in SEEDS if not drawn(seed).within) >= 3
 
 
 def test_old_copies_are_never_a_majority_and_somebody_remembers():
     for seed in SEEDS:
-        faults = draw(seed).faults
+        faults = drawn(seed).faults
         if any(fault.kind == "roll back" for fault in faults):
             assert len({fault.target for fault in faults if fault.kind == "roll back"}) == 1
             assert not any(fault.kind in {"kill supervisor", "kill coordinator"} for fault in faults)
@@ -62,7 +64,7 @@ def test_old_copies_are_never_a_majority_and_somebody_remembers():
 
 def test_a_power_cut_costs_what_interval_does_not_promise():
     for seed in SEEDS:
-        scenario = draw(seed)
+        scenario = drawn(seed)
         if scenario.cluster.store.durability == "interval":
             assert all(fault.kind != "power" for fault in scenario.faults)
 
@@ -74,19 +76,19 @@ def test_weak_levels():
 
 
 def test_most_runs_are_about_one_kind_of_trouble():
-    families = Counter(draw(seed).family for seed in range(400))
+    families = Counter(drawn(seed).family for seed in range(400))
     assert 0.2 < families[""] / 400 < 0.4
     assert set(families) == {
         "", "crowd", "full crowd", "founding", "failing disks", "corruption", "takeovers", "lost and away", "scans",
         "nothing left", "ring changes", "lost hosts", "together", "stopped", "blocking", "overloaded", "dropped bucket",
         "clocks apart", "full fallbacks", "siblings", "corruption underneath", "leaders",
     }  # fmt: skip
-    assert all(draw(seed, weak=True).family == "" for seed in range(20))
+    assert all(drawn(seed, weak=True).family == "" for seed in range(20))
 
 
 def test_a_node_that_loses_everything_while_another_is_away_is_no_majority_of_old_copies():
-    drawn = [found for seed in range(400) if (found := draw(seed)).family == "lost and away"]
-    assert any(len(scenario.lasting) == 2 for scenario in drawn)
-    for scenario in drawn:
+    scenarios = [found for seed in range(400) if (found := drawn(seed)).family == "lost and away"]
+    assert any(len(scenario.lasting) == 2 for scenario in scenarios)
+    for scenario in scenarios:
         assert len(scenario.lasting) <= 2
         assert len({fault.target for fault in scenario.faults if fault.kind == "roll back"}) <= 1

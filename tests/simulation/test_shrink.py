@@ -128,7 +128,7 @@ def test_luck_is_tried_in_the_end(pretend):
 
 def test_a_failing_run_is_made_smaller_and_still_fails(failing, tmp_path):
     rule = failing.violations[0].rule
-    small = shrink(failing.scenario, rule=rule, strict=False, budget_runs=5)
+    small = shrink(failing.scenario, rule=rule, strict=False, budget_runs=3)
     assert len(small.faults) < len(failing.scenario.faults) or size_of(small) != size_of(failing.scenario)
     save(small, tmp_path / "small.json")
     again = attempt(load(tmp_path / "small.json"), strict=False)
