@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -97,7 +98,8 @@ def lock(
     """Run COMMAND while holding the lock NAME: one holder at a time in all of the store's cluster.
 
     Options stand before '--'. COMMAND finds its fencing token in RAYKV_FENCE, for 'raykv put --fence'. If the lock is lost,
-    COMMAND gets SIGTERM, and SIGKILL 5 s later.
+    COMMAND gets SIGTERM, and SIGKILL 5 s later; as when this command is asked to end, by SIGTERM or Ctrl-C. A second signal
+    hastens that. The lock is free once COMMAND has ended, and not before.
 
     Exit code: COMMAND's own (128 and the signal if one ended it); 127 if there is no such command; 1 if the lock was not
     acquired, or was lost; 130 for Ctrl-C.
@@ -105,8 +107,8 @@ def lock(
     link = reading.link_by_ray(store)
     held = Lock(Session(store, link, "coordinator"), name, lease, timeout)
     try:
-        with _terminations(), held:
-            lost, code = _run(command, held)
+        with _Signals() as signals, held:
+            lost, code = _run(command, held, signals)
     except _Terminated as ended:
         context.exit(BY_SIGNAL + ended.signal)
     finally:
@@ -118,66 +120,104 @@ def lock(
     context.exit(code)
 
 
-def _run(command: tuple[str, ...], held: Lock) -> tuple[bool, int]:
-    """Run a command while the lock is held; return whether it was lost meanwhile, and the exit code."""
-    try:
-        child = subprocess.Popen(command, env=os.environ | {FENCE: str(held.token)})  # noqa: S603 - the user's own command
-    except FileNotFoundError:
-        click.echo(f"raykv: there is no command {output.one_line(repr(command[0]))}", err=True)
-        return False, NOT_FOUND
-    except OSError as error:
-        click.echo(f"raykv: {output.one_line(repr(command[0]))} cannot be run: {error.strerror}", err=True)
-        return False, NOT_EXECUTABLE
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = child.wait(LOOK_S)
-                return False, code if code >= 0 else BY_SIGNAL - code
-            if held.lost:
-                return True, _end(child)
-    except KeyboardInterrupt:  # the terminal has sent it to the child too, which may have something to finish
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(END_S)
-        raise
-    finally:
-        _end(child)
+def _run(command: tuple[str, ...], held: Lock, signals: _Signals) -> tuple[bool, int]:
+    """Run a command while the lock is held; return whether it was lost meanwhile, and the exit code.
 
-
-def _end(child: subprocess.Popen[Any]) -> int:
-    """End a command, if it has not ended; return its exit code."""
-    if child.poll() is None:
-        child.terminate()
+    The command has ended when this returns or raises, whatever signals come: only then may the lock be free.
+    """
+    with signals.noted():
         try:
-            child.wait(END_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    code = int(child.returncode)
+            child = subprocess.Popen(command, env=os.environ | {FENCE: str(held.token)})  # noqa: S603 - the user's own
+        except FileNotFoundError:
+            click.echo(f"raykv: there is no command {output.one_line(repr(command[0]))}", err=True)
+            return False, NOT_FOUND
+        except OSError as error:
+            click.echo(f"raykv: {output.one_line(repr(command[0]))} cannot be run: {error.strerror}", err=True)
+            return False, NOT_EXECUTABLE
+        while (code := _waited(child, LOOK_S)) is None:
+            if signals.came or held.lost:
+                lost = not signals.came
+                return lost, _end(child, signals)
+        return False, code
+
+
+def _end(child: subprocess.Popen[Any], signals: _Signals) -> int:
+    """End a command; return its exit code. A further signal cuts the patience with it short."""
+    steps = [child.terminate, child.kill]
+    if signals.came[:1] == [signal.SIGINT]:
+        steps.insert(0, lambda: None)  # the terminal has sent it to the child too, which may have something to finish
+    for step in steps:
+        step()
+        until_s, came = time.monotonic() + END_S, len(signals.came)
+        while time.monotonic() < until_s and len(signals.came) == came:
+            if (code := _waited(child, LOOK_S)) is not None:
+                return code
+    return _exit_code(child.wait())
+
+
+def _waited(child: subprocess.Popen[Any], timeout_s: float) -> int | None:
+    """Wait for a command; return its exit code, None if it still runs."""
+    try:
+        return _exit_code(child.wait(timeout_s))
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _exit_code(code: int) -> int:
     return code if code >= 0 else BY_SIGNAL - code
 
 
 class _Terminated(BaseException):
-    """This process is asked to end: what it began has to end first."""
+    """This process is asked to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.signal = number
 
 
-@contextlib.contextmanager
-def _terminations() -> Iterator[None]:
-    """Raise ``_Terminated`` on SIGTERM and SIGHUP."""
+class _Signals:
+    """Ctrl-C, SIGTERM and SIGHUP, but for those that this process was started to ignore, as under nohup."""
 
-    def raise_it(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise _Terminated(number)
+    def __init__(self) -> None:
+        self.came: list[int] = []
+        """Those that were noted, in their order."""
+        self._noting = False
+        self._former: dict[int, Any] = {}
 
-    former = {number: signal.signal(number, raise_it) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
+    def __enter__(self) -> Self:
+        """Raise ``KeyboardInterrupt`` or ``_Terminated`` from here on."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if (former := signal.getsignal(number)) != signal.SIG_IGN:
+                self._former[number] = former
+                signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Handle them as before."""
+        for number, handler in self._former.items():
             signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note them instead, and raise the first one at the end."""
+        self._noting = True
+        try:
+            yield
+        finally:
+            self._noting = False
+            if self.came:
+                self._raise(self.came[0])
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._noting:
+            self.came.append(number)
+        else:
+            self._raise(number)
+
+    @staticmethod
+    def _raise(number: int) -> None:
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated(number)
 
 
 COMMANDS = (add, lock)

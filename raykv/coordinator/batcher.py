@@ -212,7 +212,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._begin_held)
 
     def _begin_held(self) -> None:
-        if self._held and self._under_way < MOST_UNDER_WAY:
+        while self._held and self._under_way < MOST_UNDER_WAY:  # one of which nobody waits for anything begins nothing
             self._held.popleft()()
 
 

@@ -59,10 +59,14 @@ def _of_a_seed(test: Any, options: Options) -> Callable[..., None]:
     """Return the test as a function that takes ``seed`` as its last argument, and no ``world``."""
     if not inspect.isfunction(test):
         raise InvalidOption(f"seeds decorates a test function; got {shown(test)}")
+    if inspect.isgeneratorfunction(test) or inspect.isasyncgenfunction(test):
+        raise InvalidOption(f"{test.__name__} is a generator: it would be called, and none of it run")
     signature = inspect.signature(test)
     wanted = {"world", "seed"} & signature.parameters.keys()
     if not wanted:
         raise InvalidOption(f"{test.__name__} takes neither world nor seed, so no seed would change anything in it")
+    if inspect.iscoroutinefunction(test) and "world" not in wanted:
+        raise InvalidOption(f"{test.__name__} is async and takes no world, in whose time it could run")
     if options and "world" not in wanted:
         raise InvalidOption(
             f"{test.__name__} takes no world, so these options would change nothing: {', '.join(options)}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -243,6 +245,53 @@ def test_a_command_that_does_not_want_to_end_is_killed(
     monkeypatch.setattr(lock_commands, "END_S", 0.05)
     monkeypatch.setattr(lock_commands.Lock, "lost", property(lambda self: not self.token or deaf.exists()))
     assert CliRunner().invoke(cli, ["lock", "leader", "--", *PYTHON, code]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [([signal.SIGTERM] * 2, 143), ([signal.SIGTERM, signal.SIGHUP], 143), ([signal.SIGINT] * 3, 130)],
+)
+def test_the_lock_is_free_once_the_command_has_ended_whatever_signals_come(
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sent: list[signal.Signals], code: int
+) -> None:
+    """It wants to end by none of them, so it is killed, well before its patience is over."""
+    deaf, freed = tmp_path / "deaf", []
+    program = "import os, signal, time; [signal.signal(number, signal.SIG_IGN) for number in (1, 2, 15)]; "
+    program += (
+        f"open({str(deaf) + '~'!r}, 'w').write(str(os.getpid())); os.rename({str(deaf) + '~'!r}, {str(deaf)!r}); "
+    )
+    program += "time.sleep(600)"
+    monkeypatch.setattr(lock_commands, "END_S", 300.0)
+    release = lock_commands.Lock.release
+
+    def is_there() -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(deaf.read_text()), 0)
+            return True
+        return False
+
+    def released(self: Any) -> Any:
+        freed.append(is_there())
+        return release(self)
+
+    monkeypatch.setattr(lock_commands.Lock, "release", released)
+
+    def send() -> None:
+        until_s = time.monotonic() + 200
+        while not deaf.exists() and time.monotonic() < until_s:
+            time.sleep(0.02)
+        for number in sent:
+            os.kill(os.getpid(), number)
+            time.sleep(5 * lock_commands.LOOK_S)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        result = CliRunner().invoke(cli, ["lock", "leader", "--", *PYTHON, program])
+    finally:
+        sender.join()
+    assert result.exit_code == code
+    assert freed[:1] == [False]
 
 
 def begun(name: str, lease: float, tmp_path: Path) -> subprocess.Popen[bytes]:

@@ -330,6 +330,32 @@ def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
     asyncio.run(story())
 
 
+def test_those_behind_many_that_were_given_up_are_begun() -> None:
+    """Each that returns makes room for one; what nobody waits for any more takes none of it."""
+
+    async def story() -> None:
+        slow: list[Any] = []
+        joining = Batcher(lambda request, done: slow.append((request, done)))
+        for number in range(MOST_UNDER_WAY):
+            joining.answer(write(b"a", b"%d" % number))
+        await asyncio.sleep(0)
+        given_up = [joining.answer(write(b"b", b"%d" % number)) for number in range(2 * MOST_UNDER_WAY)]
+        last = joining.answer(get(b"c"))
+        await asyncio.sleep(0)
+        for waiter in given_up:
+            waiter.cancel()
+        for _, done in slow[:MOST_UNDER_WAY]:
+            done(f.WroteMany([f.Acked(b"", ["n1"], b"")], 9))
+        for _ in range(3 * MOST_UNDER_WAY):
+            await asyncio.sleep(0)
+        assert [request.keys for request, _ in slow[MOST_UNDER_WAY:]] == [[b"c"]]
+        slow[-1][1](f.GotMany([f.KeyVersions([])], 9))
+        assert await last == f.GotMany([f.KeyVersions([])], 9)
+        assert not joining.busy
+
+    asyncio.run(story())
+
+
 def test_thousands_that_wait_and_end_at_once_are_all_answered() -> None:
     """Each ends where it begins; from there the next must not begin."""
 

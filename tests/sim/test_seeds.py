@@ -141,6 +141,18 @@ def test_seeds_that_the_environment_does_not_name_well(wrong, monkeypatch):
         raykv.sim.seeds(2)
 
 
+async def without_its_world(seed):
+    raise AssertionError("nobody would hear of it")
+
+
+def in_parts(world):
+    yield world
+
+
+async def in_awaited_parts(world):
+    yield world
+
+
 @pytest.mark.parametrize(
     ("decorate", "words"),
     [
@@ -150,6 +162,9 @@ def test_seeds_that_the_environment_does_not_name_well(wrong, monkeypatch):
         (lambda: raykv.sim.seeds(3)(lambda: None), "neither world nor seed"),
         (lambda: raykv.sim.seeds(3, nodes=5)(lambda seed: None), "takes no world"),
         (lambda: raykv.sim.seeds(3)(type("Tests", (), {})), "decorates a test function"),
+        (lambda: raykv.sim.seeds(3)(without_its_world), "is async and takes no world"),
+        (lambda: raykv.sim.seeds(3)(in_parts), "is a generator"),
+        (lambda: raykv.sim.seeds(3)(in_awaited_parts), "is a generator"),
     ],
 )
 def test_bad_input(decorate, words):
