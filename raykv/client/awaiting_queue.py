@@ -12,18 +12,20 @@ import weakref
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from raykv.client.handle import LazySession, StoreHandle, V
-from raykv.client.queues import Queues, claims_of, listed
+from raykv.client.queues import Queues, all_held, claims_of, listed
 from raykv.client.renewals import LoopRenewals
 from raykv.config import check_store_name, shown
 from raykv.errors import InvalidOption, RaykvError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from raykv.client.driver import Repeated
     from raykv.client.exchange import Steps
     from raykv.client.handle import Session
+    from raykv.client.job_claims import ClaimKey
     from raykv.client.queues import Job
+    from raykv.client.shards import Place
 
 
 class QueueHandle(Generic[V]):
@@ -94,6 +96,22 @@ class AwaitableQueue(QueueHandle[V]):
         return AwaitableHold(self._session, self._steps, listed(jobs))
 
 
+class Lease:
+    """Of one claim, as far as a block that holds jobs of it knows."""
+
+    __slots__ = ("before", "began_s", "left", "settling")
+
+    def __init__(self, places: set[Place], began_s: float, *, before: bool) -> None:
+        self.left = places
+        """Jobs that were not settled."""
+        self.began_s = began_s
+        """When the claim, or the last renewal that succeeded, was sent."""
+        self.before = before
+        """Whether some of its jobs were settled before the block: which, is not known."""
+        self.settling = 0
+        """Requests under way that settle some: whether it is there says nothing until they are answered."""
+
+
 class Held(Generic[V]):
     """Jobs that are renewed in the background, for as long as the block lasts."""
 
@@ -103,22 +121,41 @@ class Held(Generic[V]):
         self._jobs = jobs
         self._now_s = session.link.monotonic_s if jobs else time.monotonic
         """Not by way of the handle, which may be closed meanwhile."""
-        self._renewed_s = dict.fromkeys(claims_of(jobs), self._now_s())
-        """Claim -> when the last renewal that succeeded was sent. Without those of which nothing is held any more."""
+        known, now_s = session.job_claims, self._now_s()
+        self._age_s = 0.0
+        self._leases: dict[ClaimKey, Lease] = {}
+        """Without those of which nothing is held any more."""
+        for claim, places in claims_of(jobs).items():
+            made_s = known.made_s(claim)
+            self._age_s = max(self._age_s, math.inf if made_s is None else now_s - made_s)
+            began_s = now_s if made_s is None else made_s
+            self._leases[claim] = Lease(places, began_s, before=known.has_settled(claim))
         self._lost = False
         self._over = False
+        known.add(self)
 
     @property
     def lost(self) -> bool:
         """Whether the lease of some of them has run out, as far as is known: another may have them.
 
-        By this process's clock: also where the store is out of reach. A claim of which all was acked or nacked by this
-        handle is not lost.
+        By this process's clock: also where the store is out of reach. It begins with the claim; with the block, if another
+        process has made that. Jobs that were acked or nacked by this handle are not lost. Behind the block: whether some
+        were, also when it ended.
         """
         if not self._lost and not self._over:
-            oldest_s = min([*self._renewed_s.values()], default=math.inf)
+            oldest_s = min([lease.began_s for lease in [*self._leases.values()] if lease.left], default=math.inf)
             self._lost = self._now_s() - oldest_s >= self._steps.lease_s
         return self._lost
+
+    def settling(self, claim: ClaimKey, more: int) -> None:
+        """See ``job_claims.Holder``."""
+        if lease := self._leases.get(claim):
+            lease.settling += more
+
+    def settled(self, claim: ClaimKey, places: Collection[Place]) -> None:
+        """See ``job_claims.Holder``."""
+        if lease := self._leases.get(claim):
+            lease.left = lease.left.difference(places)
 
     def __iter__(self) -> Iterator[Job[V]]:
         return iter(self._jobs)
@@ -139,26 +176,44 @@ class Held(Generic[V]):
         """Renew once what is left; return after how many seconds to do it again, None if there is nothing left."""
         steps, sent_s = self._steps, self._now_s()
         try:
-            outcomes = yield from steps.renew_each([*self._renewed_s], timeout=max(0.25, steps.every_s))
+            outcomes = yield from steps.renew_each([*self._leases], timeout=max(0.25, steps.every_s))
         except RaykvError:
             return steps.every_s / 4
         for claim, held in outcomes.items():
+            lease = self._leases[claim]
             if held is True:
-                self._renewed_s[claim] = sent_s
-            elif held is False:  # it was settled in the block, or its lease was over, whatever the clock here says
-                self._lost = self._lost or not steps.has_settled(claim)
-                del self._renewed_s[claim]
-        if not self._renewed_s:
+                lease.began_s = sent_s
+            elif held is False and not lease.settling:
+                self._gone(self._leases.pop(claim))
+        if not self._leases:
             return None
         return steps.every_s / (4 if any(isinstance(held, RaykvError) for held in outcomes.values()) else 1)
 
-    def _first_s(self) -> float:
-        return self._steps.first_renewal_s
+    def _gone(self, lease: Lease) -> None:
+        """Note that a claim is not there: its jobs were settled, or its lease was over, whatever the clock here says."""
+        self._lost = self._lost or bool(lease.left and not lease.before)
 
-    def _end(self, *, failed: bool) -> Steps[bool]:
+    def _first_s(self) -> float:
+        """Return when to renew first: at once what may have been claimed long ago."""
+        return max(0.0, self._steps.first_renewal_s - self._age_s)
+
+    def _end(self, *, failed: bool) -> Steps[None]:
+        """Settle what was not settled in the block; note whether some of it was lost."""
+        steps, leases = self._steps, dict(self._leases)
+        jobs = [job for job in self._jobs if self._is_left(job)]
+        if not jobs:
+            return
         if failed:
-            return self._steps.give_back(self._jobs, delay=0.0, timeout=self._steps.request_most_s)
-        return self._steps.finish(self._jobs, timeout=self._steps.request_most_s)
+            outcomes = yield from steps.give_back_each(jobs, delay=0.0, timeout=steps.request_most_s)
+        else:
+            outcomes = yield from steps.finish_each(jobs, timeout=steps.request_most_s)
+        self._lost = self._lost or any(held is False and not leases[claim].before for claim, held in outcomes.items())
+        all_held(outcomes)
+
+    def _is_left(self, job: Job[V]) -> bool:
+        ((claim, places),) = claims_of([job]).items()
+        lease = self._leases.get(claim)
+        return lease is not None and places <= lease.left
 
     def _note_end(self) -> None:
         """From now on no renewal is due."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from raykv.client.administration import open_bucket
 from raykv.client.driver import run, run_async
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
+from raykv.client.job_claims import JobClaims
 from raykv.client.lanes import Lanes
 from raykv.client.plain_calls import decode_handed
 from raykv.client.session_clock import SessionClock
@@ -62,8 +63,7 @@ class Session:
         self._own_buckets: dict[str, Operations] = {}
         self._stops: weakref.WeakSet[Stoppable] = weakref.WeakSet()
         self._updates: Updates | None = None
-        self.settled: dict[tuple[int, bytes], None] = {}
-        """Claims of queues of which this session has settled jobs; the last ones."""
+        self.job_claims = JobClaims()
 
     @property
     def is_open(self) -> bool:
@@ -171,7 +171,7 @@ class LazySession(Session):
         self.routing: Routing = routing
         self._there: Session | None = None
         self._closed = False
-        self.settled: dict[tuple[int, bytes], None] = {}
+        self.job_claims = JobClaims()
 
     @property
     def _arrived(self) -> Session:

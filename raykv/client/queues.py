@@ -40,12 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from raykv.client.exchange import Steps
+    from raykv.client.job_claims import ClaimKey
     from raykv.client.operations import Operations
 
 __all__ = ["QUEUES", "Job", "QueueStats", "Queues"]
 
-ClaimKey: TypeAlias = tuple[int, bytes]
-"""Shard, and id in it."""
 Claims: TypeAlias = "dict[ClaimKey, set[Place]]"
 Outcomes: TypeAlias = "dict[ClaimKey, bool | RaykvError]"
 """Claim -> whether all its jobs were still held, or why that is not known."""
@@ -67,8 +66,6 @@ LONGEST_PAUSE_S = 0.5
 SLICE_S = 0.02
 """It listens this often for a put of its own process, which costs no request."""
 RENEWALS_A_LEASE = 3
-MOST_SETTLED = 10_000
-"""Claims of which a handle remembers that it has settled jobs."""
 
 
 class Job(NamedTuple, Generic[V]):
@@ -168,7 +165,7 @@ class Queues(NamedPuts):
         looks = self.now_s() >= self._looked_s + LOOK_EVERY_S
         at_once = not looks and all(shard == self._home for shard, _ in finished)
         if not at_once:
-            _all_held((yield from self._take_from(operations, finished, _finish, until_s)))
+            all_held((yield from self._take_from(operations, finished, _finish, until_s)))
             finished.clear()
         if not looks:
             claimed = yield from self._take(operations, self._home, count, until_s, finished)
@@ -254,13 +251,19 @@ class Queues(NamedPuts):
         self, operations: Operations, shard: int, count: int, until_s: float, finished: Claims, gives_way: bool
     ) -> Steps[list[Job[Any]]]:
         """Claim up to ``count`` jobs of those that were read ahead."""
-        known, link = self._known[shard], self.session.link
+        known, link, sent_s = self._known[shard], self.session.link, 0.0
+        still_held: Claims = {}
         claim_id, owner = link.random_bytes(CLAIM_ID_BYTES), link.place()[:255]
 
         def revision(book: Book, unsure: bool) -> list[Range]:
+            nonlocal sent_s
             if unsure and (mine := book.claim_of(claim_id)) is not None:
                 return [*mine.ranges]
-            settled = sum(book.finish(claim, places) for (_, claim), places in finished.items())
+            counts = {claim: book.finish(claim[1], places) for claim, places in finished.items()}
+            settled = sum(counts.values())
+            if not unsure:  # else an earlier try may have
+                still_held.clear()
+            still_held.update((claim, finished[claim]) for claim, count in counts.items() if count)
             wall_ms = link.wall_ms()
             over = self.expired(shard, book, wall_ms)
             book.expire(over, self.max_deliveries)
@@ -272,21 +275,22 @@ class Queues(NamedPuts):
                 return nothing
             book.newest_ms = max(book.newest_ms, wall_ms)
             if ranges:
+                sent_s = self.now_s()
                 book.claims.append(Claim(claim_id, owner, round(1000 * self.lease_s), 0, book.newest_ms, ranges))
             return ranges
 
         # What is finished is never judged by what is only remembered: else it would stay undone without a word.
-        ranges = yield from self.revise(
-            operations, shard, revision, until_s, gives_way=gives_way, certain=bool(finished)
+        ranges = yield from self._settled_by(
+            finished,
+            self.revise(operations, shard, revision, until_s, gives_way=gives_way, certain=bool(finished)),
+            still_held,
         )
         if gave_way(ranges):
             busy: list[Job[Any]] = BUSY
             return busy
-        if ranges is not NOTHING:
-            for claim in finished:
-                self._note_settled(claim)
         if ranges is NOTHING or not ranges:
             return []
+        self.session.job_claims.note_made((shard, claim_id), sent_s)
         self.count("claimed", jobs_of(ranges))
         slots = yield from self._slots_of(operations, shard, ranges, until_s)
         yield from self.note_named(operations, slots.values(), shard, max(until_s, self.now_s() + 1.0))
@@ -437,7 +441,7 @@ class Queues(NamedPuts):
 
     def finish(self, jobs: Any, *, timeout: Any) -> Steps[bool]:
         """Note that jobs are done; return whether all were still held."""
-        return _all_held((yield from self.finish_each(jobs, timeout=timeout)))
+        return all_held((yield from self.finish_each(jobs, timeout=timeout)))
 
     def finish_each(self, jobs: Any, *, timeout: Any) -> Steps[Outcomes]:
         """Note that jobs are done; return what became of each claim."""
@@ -446,6 +450,10 @@ class Queues(NamedPuts):
 
     def give_back(self, jobs: Any, *, delay: Any, timeout: Any, counted: bool = True) -> Steps[bool]:
         """Let jobs be delivered again; return whether all were still held. Not ``counted``: as if never delivered."""
+        return all_held((yield from self.give_back_each(jobs, delay=delay, timeout=timeout, counted=counted)))
+
+    def give_back_each(self, jobs: Any, *, delay: Any, timeout: Any, counted: bool = True) -> Steps[Outcomes]:
+        """Let jobs be delivered again; return what became of each claim."""
         claims, delay_ms = claims_of(jobs), check_delay(delay)
         due_ms = self.session.link.wall_ms() + delay_ms if delay_ms else 0
         most = self.max_deliveries if counted else 0
@@ -456,7 +464,7 @@ class Queues(NamedPuts):
         def work(operations: Operations, until_s: float) -> Steps[Outcomes]:
             return self._take_from(operations, claims, given_back, until_s, stays=True)
 
-        return _all_held((yield from self.work(timeout, work)))
+        return (yield from self.work(timeout, work))
 
     def _take_from(
         self, operations: Operations, claims: Claims, settle: Settle, until_s: float, *, stays: bool = False
@@ -479,7 +487,9 @@ class Queues(NamedPuts):
                 return nothing
 
             try:
-                count = yield from self.revise(operations, shard, revision, until_s)
+                count = yield from self._settled_by(
+                    {(shard, claim_id): places}, self.revise(operations, shard, revision, until_s)
+                )
             except InvalidOption:  # the bucket was dropped, or the job is no job of this queue
                 raise
             except RaykvError as error:
@@ -487,21 +497,26 @@ class Queues(NamedPuts):
                 continue
             if stays and count is not NOTHING:
                 self.count("given_back", count)
-            if count is not NOTHING:
-                self._note_settled((shard, claim_id))
             outcomes[shard, claim_id] = count is not NOTHING and count == len(places)
         return outcomes
 
-    def _note_settled(self, claim: ClaimKey) -> None:
-        settled = self.session.settled
-        settled[claim] = None
-        if len(settled) > MOST_SETTLED:
-            for former in [*settled][: MOST_SETTLED // 2]:
-                settled.pop(former, None)
+    def _settled_by(self, claims: Claims, steps: Steps[Any], still_held: Claims | None = None) -> Steps[Any]:
+        """Take steps that settle jobs; those who hold them hear of it. ``NOTHING`` from them: nothing was settled.
 
-    def has_settled(self, claim: ClaimKey) -> bool:
-        """Whether this handle of the store has acked or nacked jobs of a claim; of the last ``MOST_SETTLED`` claims."""
-        return claim in self.session.settled
+        ``still_held``: those of which the steps have found jobs, in the end; all by default.
+        """
+        known = self.session.job_claims
+        for claim in claims:
+            known.note_settling(claim, 1)
+        try:
+            result = yield from steps
+            if result is not NOTHING and not gave_way(result):
+                for claim, places in (claims if still_held is None else still_held).items():
+                    known.note_settled(claim, places)
+        finally:
+            for claim in claims:
+                known.note_settling(claim, -1)
+        return result
 
     def _check_shard(self, shard: int) -> None:
         if shard > self.settings().shards:
@@ -509,7 +524,7 @@ class Queues(NamedPuts):
 
     def renew(self, jobs: Any, *, timeout: Any) -> Steps[bool]:
         """Begin the leases of the jobs' claims anew; return whether all were still held."""
-        return _all_held((yield from self.renew_each(claims_of(jobs), timeout=timeout)))
+        return all_held((yield from self.renew_each(claims_of(jobs), timeout=timeout)))
 
     def renew_each(self, claims: Iterable[ClaimKey], *, timeout: Any) -> Steps[Outcomes]:
         """Begin the leases of claims anew; return of each whether it was still there. One that fails ends no other."""
@@ -706,7 +721,7 @@ def ids_of(jobs: Any) -> list[str]:
     return [job.id if isinstance(job, Job) else job for job in several]
 
 
-def _all_held(outcomes: Outcomes) -> bool:
+def all_held(outcomes: Outcomes) -> bool:
     """Return whether all were still held. Raises the error of one that failed, first of one that may have been settled."""
     errors = [outcome for outcome in outcomes.values() if isinstance(outcome, RaykvError)]
     if errors:

@@ -134,6 +134,68 @@ def test_jobs_that_were_lost_before_they_are_held_are_lost(world: Any) -> None:
     assert other.ack(taken)
 
 
+def test_a_lease_begins_with_the_claim_and_not_with_the_block(world: Any) -> None:
+    """A consumer that waited for its turn, and is cut off then, must not think that it has its jobs for a lease more."""
+    mine = world.connect("direct")
+    queue, other = mine.queue("jobs", lease=LEASE_S), world.store.queue("jobs", lease=LEASE_S)
+    queue.put("x")
+    jobs = queue.claim()
+    assert other.claim() == []
+    world.sleep(LEASE_S - 1)
+    for node in world.nodes:
+        world.cut(node, 60, peer=mine._session.link._process.name)
+    held = queue.hold(jobs)
+    held.__enter__()
+    assert not held.lost
+    taken: list[Any] = []
+    while not taken:
+        world.sleep(0.25)
+        taken = other.claim()
+    assert held.lost
+    mine.close()
+
+
+def test_a_block_that_ends_finds_what_was_lost(world: Any) -> None:
+    """Another process has made the claim, so how old it was is not known here; the last request of the block tells."""
+    maker, holder, other = (world.connect().queue("jobs", lease=LEASE_S) for _ in range(3))
+    maker.put("x")
+    jobs = maker.claim()
+    taken: list[Any] = []
+    while not taken:
+        world.sleep(0.5)
+        taken = other.claim()
+    with holder.hold(jobs) as held:
+        assert not held.lost
+    assert held.lost
+    with pytest.raises(ValueError, match="mine"), holder.hold(jobs) as held:
+        raise ValueError("mine")
+    assert held.lost
+    assert other.ack(taken)
+    with holder.hold(taken) as held:
+        pass
+    assert held.lost, "acked, but not by this handle"
+
+
+def test_of_a_claim_that_is_acked_one_by_one_the_rest_may_be_lost(world: Any) -> None:
+    queue, other = world.store.queue("jobs", lease=LEASE_S), world.connect().queue("jobs", lease=LEASE_S)
+    queue.put_many([1, 2])
+    first, second = queue.claim(2)
+    with queue.hold([first, second]) as held:
+        assert queue.ack(first)
+        world.sleep(LEASE_S)
+        assert not held.lost
+        assert other.nack(second)
+        world.sleep(LEASE_S / 2)
+        assert held.lost
+    queue.put_many([3])
+    jobs = queue.claim(2)
+    with queue.hold(jobs) as held:
+        for job in jobs:
+            assert queue.ack(job)
+            world.sleep(LEASE_S / 2)
+    assert not held.lost
+
+
 def test_a_hold_that_is_cut_off_knows_by_its_own_clock(world: Any) -> None:
     mine = world.connect("direct")
     queue, other = mine.queue("jobs", lease=LEASE_S), world.store.queue("jobs", lease=LEASE_S)
