@@ -70,11 +70,12 @@ def next_number(state: ClusterState) -> int:
 
 
 def with_goal(state: ClusterState, members: Iterable[Member]) -> ClusterState:
-    """Return the state on its way to a ring of these members. Nothing may be moving.
+    """Return the state on its way to a ring of these members. Nothing may be at step 1.
 
+    Moves at step 2 end as they are, whatever the goal; the new goal begins from the owners that they lead to.
     ``NotEnoughNodes`` if they are fewer than the copies; ``InvalidOption`` if one of them has not joined.
     """
-    assert not state.moves, "a goal changes between waves"
+    assert all(move.reads_new for move in state.moves), "a goal changes between waves"
     ring, wanted = state.ring, tuple(members)
     if len(wanted) < ring.copies:
         raise NotEnoughNodes(
@@ -84,7 +85,8 @@ def with_goal(state: ClusterState, members: Iterable[Member]) -> ClusterState:
         )
     for member in wanted:
         ring.member(member.node_id)
-    return _changed(state, goal=claim(wanted, ring.partitions, ring.copies, ring))
+    previous = _with_rows(ring, {move.partition: move.owners for move in state.moves}) if state.moves else ring
+    return _changed(state, goal=claim(wanted, ring.partitions, ring.copies, previous))
 
 
 def next_wave(state: ClusterState, skip: Collection[str] = ()) -> tuple[Move, ...]:

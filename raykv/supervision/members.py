@@ -96,7 +96,9 @@ class Members:
                 weight = goal.member(lost).weight
             member = await self._place(weight, "", host, timeout_s, instead_of=lost)
             why = f"it takes the place of {lost}, {why}"
-            await self._let_join(member, lambda state: moves.with_replacement(state, member, lost), timeout_s, why)
+            await self._let_join(
+                member, lambda state: moves.with_replacement(state, member, lost), timeout_s, why, instead_of=lost
+            )
         logger.info("store %s: node %s takes the place of %s", self._name, member.node_id, lost)
         return member.node_id
 
@@ -111,7 +113,13 @@ class Members:
         return place_one(others, await self._launcher.hosts(), node_id, weight=weight, host=host, zone=zone)
 
     async def _let_join(
-        self, member: Member, change: Callable[[ClusterState], ClusterState], timeout_s: float, why: str
+        self,
+        member: Member,
+        change: Callable[[ClusterState], ClusterState],
+        timeout_s: float,
+        why: str,
+        *,
+        instead_of: str = "",
     ) -> None:
         """Start a new node and make it a member."""
         node_id = member.node_id
@@ -120,7 +128,8 @@ class Members:
         self._watch.unborn.add(node_id)
         try:
             self._watch.up(node_id, await self._watch.launch(node_id, take_over=True))
-            await self._between_waves(change, timeout_s, f"node {node_id} has joined on host {member.host}", why)
+            joined = f"node {node_id} has joined on host {member.host}"
+            await self._between_waves(change, timeout_s, joined, why, leaving=instead_of)
         except (LaunchFailed, RaykvError) as error:
             if not self._state().ring.has_member(node_id):
                 del self._watch.nodes[node_id]
@@ -162,6 +171,7 @@ class Members:
                 timeout_s,
                 f"node {node_id} is leaving",
                 why,
+                leaving=node_id,
             )
         logger.info("store %s: node %s is leaving", self._name, node_id)
 
@@ -191,16 +201,22 @@ class Members:
         )
 
     async def _between_waves(
-        self, change: Callable[[ClusterState], ClusterState], timeout_s: float, what: str, why: str
+        self,
+        change: Callable[[ClusterState], ClusterState],
+        timeout_s: float,
+        what: str,
+        why: str,
+        *,
+        leaving: str = "",
     ) -> None:
         """Change the state while no wave is under way. Raises ``StoreUnavailable`` if none ends within ``timeout_s``.
 
-        ``what``, ``why``: noted then, and what moves for it.
+        ``what``, ``why``: noted then, and what moves for it. ``leaving``: the node that the change takes out of the goal.
         """
         deadline_s = self._clock.monotonic_s() + timeout_s
         while True:
             async with self._changing:
-                if not self._state().moves:
+                if self._may_change(leaving):
                     before, self._chronicle.moves_for = self._chronicle.moves_for, f"{what}, {why}"
                     try:
                         await self._change(change(self._state()))
@@ -214,6 +230,15 @@ class Members:
             if self._clock.monotonic_s() > deadline_s:
                 raise StoreUnavailable("partitions are moving, and the wave did not end in time; try again")
             await self._clock.sleep(0.1)
+
+    def _may_change(self, leaving: str) -> bool:
+        """Whether the goal may change now.
+
+        A wave at step 2 cannot be postponed, and may wait for a node that is away, for ever: only once the goal is without
+        that node does step 3 begin without it (P4). It is then given up as it would be had it been leaving before.
+        """
+        under_way = self._state().moves
+        return not under_way or (leaving in self.away() and all(move.reads_new for move in under_way))
 
     async def see_off(self, nodes: list[str]) -> None:
         """Stop former members and set their directories aside (P6)."""

@@ -143,6 +143,24 @@ def test_before_step_three_only_the_old_must_know() -> None:
     assert m.lacking(second, ["n4"]) != set()
 
 
+def test_the_goal_may_change_at_step_two_and_begins_from_where_the_moves_lead() -> None:
+    start = joined(nodes=4)
+    first = m.begun(start, m.next_wave(start))
+    rest = [member for member in first.ring.members if member.node_id != "n2"]
+    with pytest.raises(AssertionError):
+        m.with_goal(first, rest)
+    second = m.reading_new(first)
+    changed = m.with_goal(second, rest)
+    assert (changed.moves, changed.ring) == (second.moves, second.ring)
+    assert decode_state(encode_state(changed)) == changed
+    assert changed.goal is not None
+    assert changed.goal.table == m.with_goal(m.ended(second), rest).goal.table  # type: ignore[union-attr]
+    replaced = m.with_replacement(second, Member("n6", host="newer"), "n2")
+    assert replaced.goal is not None
+    assert [member.node_id for member in replaced.goal.members] == ["n1", "n3", "n4", "n5", "n6"]
+    assert m.lacking(changed, ["n1", "n3", "n4"], ["n2"]) == set()
+
+
 def test_fewer_than_the_copies_are_refused() -> None:
     state = state_of(3)
     with pytest.raises(NotEnoughNodes, match="3 copies"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import raykv.sim
@@ -13,11 +14,10 @@ from raykv.errors import InvalidOption, NotEnoughNodes, StoreUnavailable
 from raykv.ports import LaunchFailed
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key, is_private
+from tests.supervision.bench import Bench, error
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-    from tests.supervision.bench import Bench
 
 KEYS = [f"k{number}" for number in range(60)]
 
@@ -27,8 +27,6 @@ pytestmark = pytest.mark.usefixtures("nobody_tells")
 
 @pytest.fixture
 def new_bench(world: ModuleType) -> Any:
-    from tests.supervision.bench import Bench
-
     return lambda nodes=3, **options: Bench(world, nodes, maintenance=True, **options)
 
 
@@ -286,6 +284,60 @@ def test_a_dead_node_is_replaced(world: ModuleType, new_bench: Any) -> None:
         await arrived(bench, 120.0)
         assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n3", "n4"]
         await check(bench, supervisor)
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_an_owner_that_is_lost_for_good_during_a_wave_does_not_stop_it_for_ever(
+    world: ModuleType, new_bench: Any, *, by_itself: bool
+) -> None:
+    """A bucket with R=1 needs all old owners to know step 2, and only a leaving one is excused (P4)."""
+
+    async def story() -> None:
+        bench = new_bench()
+        store = msgspec.structs.replace(bench.plan.store, replace_after_s=30.0 if by_itself else 3600.0)
+        bench.plan = msgspec.structs.replace(bench.plan, store=store)
+        supervisor = await bench.started()
+        await fill(bench)
+        await supervisor.open_bucket("read by one", {"r": 1, "w": 3})
+        give = supervisor._rebalancing._give
+
+        async def give_after_the_loss(*given: Any) -> bool:
+            bench.launcher.failing["n2"] = LaunchFailed("no host", "gone")
+            bench.cluster.kill("n2")
+            return bool(await give(*given))
+
+        supervisor._rebalancing._give = give_after_the_loss
+        assert await bench.ask(f.AddNode(1.0, "", "", 10.0)) == f.Info("n4")
+        await asyncio.sleep(25)
+        assert all(move.reads_new for move in supervisor.state.moves)
+        assert supervisor.state.moves, "it waits for n2, which may come back"
+        if not by_itself:
+            assert await bench.ask(f.RemoveNode("n2", 10.0)) == f.Info(None)
+        await arrived(bench, 120.0)
+        await asyncio.sleep(10)
+        expected = ["n1", "n3", "n4", "n5"] if by_itself else ["n1", "n3", "n4"]
+        assert [member.node_id for member in supervisor.state.ring.members] == expected
+        await check(bench, supervisor)
+
+    world.run(story())
+
+
+def test_a_node_that_is_up_does_not_leave_in_the_middle_of_a_wave(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench(4)
+        supervisor = await bench.started()
+        await bench.ask(f.Rebalance("pause", 1.0))
+        await bench.ask(f.SetWeight("n1", 0.5, 10.0))
+
+        async def stand(_: object) -> bool:
+            return False
+
+        supervisor._rebalancing._step = stand
+        await supervisor._alter(lambda _: moving(bench, supervisor, reads_new=True))
+        refused = error(await bench.ask(f.RemoveNode("n2", 1.0)))
+        assert "did not end in time" in str(refused)
 
     world.run(story())
 
