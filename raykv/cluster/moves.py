@@ -47,7 +47,9 @@ def with_member(state: ClusterState, member: Member) -> ClusterState:
     ring, wanted = state.ring, wanted_members(state)
     if ring.has_member(member.node_id):
         raise InvalidOption(f"there is a node {member.node_id!r}", node_id=member.node_id)
-    joined = _changed(state, ring=_with_members(ring, (*ring.members, member)), next_node=next_number(state) + 1)
+    joined = _changed(state, ring=_with_members(ring, (*ring.members, member)))
+    if member.node_id == next_id(state):
+        joined = with_id_taken(joined)
     goal = with_goal(joined, (*wanted, member)).goal
     return msgspec.structs.replace(joined, goal=goal)
 
@@ -64,8 +66,21 @@ def wanted_members(state: ClusterState) -> tuple[Member, ...]:
     return (state.goal or state.ring).members
 
 
-def next_number(state: ClusterState) -> int:
-    """Return the number for the name of the next node."""
+def with_id_taken(state: ClusterState) -> ClusterState:
+    """Return the state in which no other node gets the next id: its bearer may be started now.
+
+    *Schedule without: n4 is started and does not join; its directory stays on a host out of reach, empty, as that of a
+    node that has never run. Another n4 joins elsewhere. Later the first directory is found, and taken for the second's.*
+    """
+    return msgspec.structs.replace(state, version=state.version + 1, next_node=_next_number(state) + 1)
+
+
+def next_id(state: ClusterState) -> str:
+    """Return the id of the next node."""
+    return f"n{_next_number(state)}"
+
+
+def _next_number(state: ClusterState) -> int:
     return state.next_node or len(state.ring.members) + 1
 
 
@@ -214,7 +229,7 @@ def lacking(state: ClusterState, knowing: Collection[str], lost: Collection[str]
 
 
 def _changed(state: ClusterState, **fields: object) -> ClusterState:
-    known = {"version": state.version + 1, "epoch": state.epoch + 1, "next_node": next_number(state)}
+    known = {"version": state.version + 1, "epoch": state.epoch + 1, "next_node": _next_number(state)}
     return msgspec.structs.replace(state, **(known | fields))
 
 

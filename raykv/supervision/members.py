@@ -22,7 +22,7 @@ from raykv.supervision.founding import place_one
 from raykv.supervision.watch import LAUNCH_TIMEOUT_S, Node
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from raykv.cluster.state import ClusterState
     from raykv.ports import Clock, Launcher
@@ -75,8 +75,11 @@ class Members:
 
         ``weight``: 0 for what its host can carry. ``why``: for people. Raises ``InvalidOption``, ``StoreUnavailable``.
         """
-        async with self._joining:
-            member = await self._place(weight, zone, host, timeout_s)
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        if not host and not zone:
+            host = await self._room(timeout_s)
+        async with self._turn(deadline_s):
+            member = await self._place(weight, zone, host)
             await self._let_join(member, lambda state: moves.with_member(state, member), timeout_s, why)
         return member.node_id
 
@@ -86,15 +89,11 @@ class Members:
         The new node copies the lost node's partitions from the other owners. Then the lost one leaves, even if it has
         come back in the meantime.
         """
-        async with self._joining:
-            weight = self._state().ring.member(lost).weight
-            if self._watch.nodes[lost].state == "up":
-                raise InvalidOption(f"node {lost} is up; remove it instead of replacing it")
-            if (goal := self._state().goal) is not None:
-                if not goal.has_member(lost):
-                    raise InvalidOption(f"node {lost} is already leaving")
-                weight = goal.member(lost).weight
-            member = await self._place(weight, "", host, timeout_s, instead_of=lost)
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        self._weight_of_lost(lost)
+        host = host or await self._room(timeout_s)
+        async with self._turn(deadline_s):
+            member = await self._place(self._weight_of_lost(lost), "", host, instead_of=lost)
             why = f"it takes the place of {lost}, {why}"
             await self._let_join(
                 member, lambda state: moves.with_replacement(state, member, lost), timeout_s, why, instead_of=lost
@@ -102,15 +101,45 @@ class Members:
         logger.info("store %s: node %s takes the place of %s", self._name, member.node_id, lost)
         return member.node_id
 
-    async def _place(self, weight: float, zone: str, host: str, timeout_s: float, instead_of: str = "") -> Member:
-        node_id = f"n{moves.next_number(self._state())}"
-        if not host and not zone:
-            try:
-                host = await self._launcher.room(timeout_s - min(SAY_SO_S, timeout_s / 10))
-            except LaunchFailed as failure:
-                raise StoreUnavailable(f"no node was added: {failure}") from None
+    def _weight_of_lost(self, lost: str) -> float:
+        """Return the weight that a lost node was to have. Raises ``InvalidOption`` if it is up or leaving."""
+        weight = self._state().ring.member(lost).weight
+        if self._watch.nodes[lost].state == "up":
+            raise InvalidOption(f"node {lost} is up; remove it instead of replacing it")
+        if (goal := self._state().goal) is not None:
+            if not goal.has_member(lost):
+                raise InvalidOption(f"node {lost} is already leaving")
+            weight = goal.member(lost).weight
+        return weight
+
+    async def _room(self, timeout_s: float) -> str:
+        """Wait for a host with room for one more node, without keeping other members from changing meanwhile."""
+        try:
+            return await self._launcher.room(timeout_s - min(SAY_SO_S, timeout_s / 10))
+        except LaunchFailed as failure:
+            raise StoreUnavailable(f"no node was added: {failure}") from None
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, deadline_s: float) -> AsyncIterator[None]:
+        """Wait until no other member joins or leaves. Raises ``StoreUnavailable`` past the deadline."""
+        try:
+            async with self._clock.timeout(deadline_s - self._clock.monotonic_s()):
+                await self._joining.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("another node is still joining or leaving; try again") from None
+        try:
+            yield
+        finally:
+            self._joining.release()
+
+    async def _place(self, weight: float, zone: str, host: str, *, instead_of: str = "") -> Member:
+        """Return the member to be, under an id that no other gets, whatever becomes of this one."""
         others = [member for member in self._state().ring.members if member.node_id != instead_of]
-        return place_one(others, await self._launcher.hosts(), node_id, weight=weight, host=host, zone=zone)
+        hosts, node_id = await self._launcher.hosts(), moves.next_id(self._state())
+        member = place_one(others, hosts, node_id, weight=weight, host=host, zone=zone)
+        async with self._changing:
+            await self._change(moves.with_id_taken(self._state()))
+        return member
 
     async def _let_join(
         self,
@@ -133,8 +162,8 @@ class Members:
         except (LaunchFailed, RaykvError) as error:
             if not self._state().ring.has_member(node_id):
                 del self._watch.nodes[node_id]
-                if not isinstance(error, LaunchFailed):
-                    self._spawn(self._clear_away(node_id))
+                never_named = isinstance(error, LaunchFailed)  # in no state; a process of it may run all the same
+                self._spawn(self.see_off_strays([node_id]) if never_named else self._clear_away(node_id))
                 raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
         self._watch.tend(node_id)
         logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
@@ -163,7 +192,7 @@ class Members:
     async def remove_node(self, node_id: str, timeout_s: float, why: str = ON_COMMAND) -> None:
         """Move a node's partitions to the others, then let it leave. Raises ``NotEnoughNodes`` if too few would remain."""
         self._state().ring.member(node_id)
-        async with self._joining:
+        async with self._turn(self._clock.monotonic_s() + timeout_s):
             await self._between_waves(
                 lambda state: moves.with_goal(
                     state, [each for each in moves.wanted_members(state) if each.node_id != node_id]
@@ -179,7 +208,7 @@ class Members:
         """Change a node's weight."""
         member = self._state().ring.member(node_id)
         weighted = Member(node_id=node_id, weight=weight, host=member.host, zone=member.zone)
-        async with self._joining:
+        async with self._turn(self._clock.monotonic_s() + timeout_s):
             await self._between_waves(
                 lambda state: moves.with_goal(
                     state,
@@ -240,15 +269,15 @@ class Members:
         under_way = self._state().moves
         return not under_way or (leaving in self.away() and all(move.reads_new for move in under_way))
 
-    async def see_off(self, nodes: list[str]) -> None:
-        """Stop former members and set their directories aside (P6)."""
+    async def see_off(self, nodes: list[str], why: str = "all that it held is with other nodes") -> None:
+        """Stop former members and set their directories aside (P6). ``why``: for people."""
         for node_id in nodes:
             self._watch.let_rest(node_id)
             await self._watch.stop_node(node_id)
             await self._launcher.retire(node_id, self._watch.hosts_of.get(node_id, ""))
             self._watch.forget(node_id)
             logger.info("store %s: node %s has left", self._name, node_id)
-            self._chronicle.note("note", f"node {node_id} has left", "all that it held is with other nodes")
+            self._chronicle.note("note", f"node {node_id} has left", why)
         if nodes:
             await self._changed()
 
@@ -270,7 +299,8 @@ class Members:
     async def see_off_strays(self, nodes: list[str]) -> None:
         """See off nodes whose directories were found but that are not members: they have left, or never joined."""
         async with self._joining:
-            await self.see_off([node_id for node_id in nodes if not self._state().ring.has_member(node_id)])
+            strays = [node_id for node_id in nodes if not self._state().ring.has_member(node_id)]
+            await self.see_off(strays, "it is no member")
 
     def away(self) -> list[str]:
         """Return the nodes that have been down too long for moves to wait for them."""

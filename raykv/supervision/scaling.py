@@ -85,7 +85,10 @@ class Scaling:
         try:
             match decision.action:
                 case "add":
+                    limits = self._state().scaling
                     for _ in range(decision.nodes):
+                        if self._state().scaling != limits:
+                            break  # while a machine was awaited
                         await self._add(why)
                 case "remove":
                     await self._remove(decision.node_id, why)

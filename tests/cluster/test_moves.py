@@ -199,4 +199,13 @@ def test_an_id_is_not_used_again_after_the_last_node_has_left() -> None:
         state = m.ended(m.reading_new(m.begun(state, m.next_wave(state))))
     state = m.arrived(state)
     assert [member.node_id for member in state.ring.members] == ["n1", "n2", "n3"]
-    assert m.next_number(state) == 5
+    assert m.next_id(state) == "n5"
+
+
+def test_an_id_that_was_taken_is_given_to_no_other_node() -> None:
+    start = state_of()
+    taken = m.with_id_taken(start)
+    assert (m.next_id(start), m.next_id(taken)) == ("n4", "n5")
+    assert (taken.epoch, taken.version) == (start.epoch, start.version + 1)
+    joined = m.with_member(taken, Member("n4", host="new"))
+    assert m.next_id(joined) == "n5", "it was taken once"

@@ -82,6 +82,22 @@ def test_nodes_are_added_and_taken_away(world: ModuleType) -> None:
     world.run(story())
 
 
+def test_once_it_is_off_no_further_node_is_added(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = asked(world)
+        bench.used = 0.9
+
+        async def add(why: str) -> None:
+            await bench.do("add", why)
+            bench.state = bench.state.with_scaling(None)
+
+        bench.scaling._add = add
+        await bench.run_for(1)
+        assert bench.done == ["add"]
+
+    world.run(story())
+
+
 def test_it_rests_when_it_is_off_or_does_not_know_enough(world: ModuleType) -> None:
     async def story() -> None:
         bench = asked(world)
