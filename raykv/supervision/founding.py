@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -48,21 +49,49 @@ def place(plan: Plan, hosts: Sequence[Host]) -> list[Member]:
 
 
 def place_one(
-    members: Sequence[Member], hosts: Sequence[Host], node_id: str, *, weight: float, host: str, zone: str
+    members: Sequence[Member],
+    hosts: Sequence[Host],
+    node_id: str,
+    *,
+    weight: float,
+    host: str,
+    zone: str,
+    instead_of: str = "",
 ) -> Member:
     """Return one more node, on the host with the fewest nodes per CPU.
 
     ``weight``: 0 for what the host has room for. ``host``, ``zone``: the wanted place; empty: any. A zone without hosts
-    only labels the node. ``InvalidOption`` if there is no such host.
+    only labels the node. ``instead_of``: the lost member that it replaces. ``InvalidOption`` if there is no such host.
     """
     there = [each for each in hosts if host in {"", each.name}]
     if not there:
         raise InvalidOption(f"there is no host {host!r}; there are {', '.join(each.name for each in hosts) or 'none'}")
     there = [each for each in there if zone in {"", each.zone}] or there
-    on_host = {each.name: sum(member.host == each.name for member in members) for each in there}
+    staying = [member for member in members if member.node_id != instead_of]
+    on_host = {each.name: sum(member.host == each.name for member in staying) for each in there}
     best = min(there, key=lambda each: (on_host[each.name] / max(each.cpus, 0.1), each.name))
     carries = weight or auto_weight(*_resources(best, hosts), on_host[best.name] + 1)
-    return Member(node_id=node_id, weight=carries, host=best.name, zone=zone or best.zone)
+    zone = zone or _zone_on(best, members, hosts, instead_of)
+    return Member(node_id=node_id, weight=carries, host=best.name, zone=zone)
+
+
+def _zone_on(host: Host, members: Sequence[Member], hosts: Sequence[Host], instead_of: str) -> str:
+    """Return the zone of a node on this host for which none was asked.
+
+    It is that of the host's other nodes: a host with nodes in two zones counts as two, each of which may hold a copy (P13).
+    Where the store was put into several zones on purpose on one host, it is the lost node's, or the one with the fewest.
+    """
+    lost = next((member for member in members if member.node_id == instead_of), None)
+    beside = [member for member in members if member.host == host.name]
+    zones = Counter(member.zone for member in beside if member.zone)
+    if lost in beside and (lost.zone in zones or not zones):
+        return lost.zone
+    if beside:
+        return min(zones, key=lambda zone: (zones[zone], zone), default="")
+    labels = {each.name: each.zone for each in hosts}
+    if lost is not None and any(labels.get(member.host, member.zone) != member.zone for member in members):
+        return lost.zone  # the store's zones were asked for: they are not those of the hosts
+    return host.zone
 
 
 def _resources(host: Host, hosts: Sequence[Host]) -> tuple[float, int, int]:

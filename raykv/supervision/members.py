@@ -134,9 +134,16 @@ class Members:
 
     async def _place(self, weight: float, zone: str, host: str, *, instead_of: str = "") -> Member:
         """Return the member to be, under an id that no other gets, whatever becomes of this one."""
-        others = [member for member in self._state().ring.members if member.node_id != instead_of]
-        hosts, node_id = await self._launcher.hosts(), moves.next_id(self._state())
-        member = place_one(others, hosts, node_id, weight=weight, host=host, zone=zone)
+        hosts, state = await self._launcher.hosts(), self._state()
+        member = place_one(
+            state.ring.members,
+            hosts,
+            moves.next_id(state),
+            weight=weight,
+            host=host,
+            zone=zone,
+            instead_of=instead_of,
+        )
         async with self._changing:
             await self._change(moves.with_id_taken(self._state()))
         return member

@@ -9,6 +9,7 @@ import pytest
 from raykv.config import GIB, StoreConfig
 from raykv.errors import NotEnoughNodes
 from raykv.ports import Host
+from raykv.ring import Member, claim
 from raykv.supervision.founding import Plan, first_state, place, place_one
 
 
@@ -33,6 +34,56 @@ def test_a_nodes_zone_is_its_hosts_unless_zones_are_asked_for() -> None:
     assert [member.zone for member in place(plan(3), hosts)] == ["a", "b", "a"]
     assert [member.zone for member in place(plan(4, zones=("x", "y", "z")), hosts)] == ["x", "y", "z", "x"]
     assert [member.zone for member in place(plan(2, copies=2), [host("h")])] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("where", "hosts", "lost", "asked", "expected"),
+    [
+        # The host's nodes, the new host's label aside.
+        ("h1:x h2:y h3:x", "h1 h2 h3", "", "h1", "x"),
+        ("h1:x h2:y h3:x", "h1 h2 h3", "", "h2", "y"),
+        ("h1:x h2:y h3:x", "h1/eu h2/eu h3/eu", "", "h2", "y"),
+        ("h1:x h2:y h3:x", "h1 h2 h3", "n2", "h1", "x"),
+        ("h1: h2:", "h1/eu h2/eu", "", "h2", ""),
+        ("h1:x h1: h2:y", "h1 h2", "", "h1", "x"),
+        ("h1:x h1: h2:y", "h1 h2", "n2", "h1", "x"),
+        # Several zones on one host, on purpose.
+        ("h:x h:y h:z", "h", "n2", "h", "y"),
+        ("h:x h:y h:z h:x", "h", "", "h", "y"),
+        ("h:x h:y h:z h:y", "h", "n1", "h", "x"),
+        # A host without nodes.
+        ("h1:x h2:y h3:z", "h1 h2 h4", "n3", "h4", "z"),
+        ("h1:x h2:y h3:z", "h1 h2 h4", "", "h4", ""),
+        ("h1:a h2:b h3:c", "h1/a h2/b h4/d", "n3", "h4", "d"),
+        ("h1:a h2:b h3:c", "h1/a h2/b h4/d", "", "h4", "d"),
+        ("h1: h2: h3:", "h1 h2 h4", "n3", "h4", ""),
+        ("h1:x", "h2/b", "n1", "h2", "b"),
+    ],
+)  # fmt: skip
+def test_a_node_that_is_put_into_no_zone_is_in_that_of_its_neighbours(
+    where: str, hosts: str, lost: str, asked: str, expected: str
+) -> None:
+    members = [
+        Member(node_id=f"n{number}", host=name, zone=zone)
+        for number, (name, zone) in enumerate((each.split(":") for each in where.split()), 1)
+    ]
+    there = [host(name, zone) for name, _, zone in (each.partition("/") for each in hosts.split())]
+    new = place_one(members, there, "n9", weight=1.0, host=asked, zone="", instead_of=lost)
+    assert (new.host, new.zone) == (asked, expected)
+    beside = {member.zone for member in members if member.host == asked}
+    assert not beside or new.zone in beside
+    assert place_one(members, there, "n9", weight=1.0, host=asked, zone="own", instead_of=lost).zone == "own"
+
+
+@pytest.mark.parametrize(("nodes", "lost"), [(2, ""), (3, "n3")])
+def test_two_copies_do_not_share_a_host_after_a_node_was_added_to_a_store_with_zones(nodes: int, lost: str) -> None:
+    hosts = [host("h1"), host("h2"), host("h3")][:nodes]
+    members = place(plan(nodes, copies=2, zones=("x", "y", "z"), weights=(1.0,) * nodes), hosts)
+    new = place_one(members, hosts, "n4", weight=1.0, host="h1", zone="", instead_of=lost)
+    ring = claim([member for member in [*members, new] if member.node_id != lost], 16, 2)
+    for partition in range(16):
+        on = [ring.member(node_id).host for node_id in ring.owners(partition)]
+        assert len({*on}) == 2, on
 
 
 @pytest.mark.parametrize("lacking", ["disk", "memory", "both"])
