@@ -32,14 +32,25 @@ import logging
 import os
 import random
 import sys
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast, get_args
 
 import msgspec
 
 from raykv.client.handle import Session
 from raykv.client.store import Store
 from raykv.cluster.peers import node_address
-from raykv.config import KIB, Durability, NodeConfig, Routing, StoreConfig, check_count, check_seconds, quorum, shown
+from raykv.config import (
+    KIB,
+    Durability,
+    NodeConfig,
+    Routing,
+    StoreConfig,
+    check_choice,
+    check_count,
+    check_seconds,
+    quorum,
+    shown,
+)
 from raykv.errors import InvalidOption, RaykvError, StoreClosed
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, ClusterSpec
 from raykv.sim.faults import Fault, FaultKind, draw_faults, draw_odds
@@ -47,7 +58,7 @@ from raykv.sim.kernel import Process, VirtualLoop
 from raykv.sim.nemesis import Nemesis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from raykv.client.aio import AsyncStore
     from raykv.client.driver import Link
@@ -106,6 +117,8 @@ def start(
     the storage nodes. Raises ``InvalidOption``.
     """
     seed = check_count("seed", seed, -MAX_SEED, MAX_SEED)
+    if not isinstance(faults, bool):
+        raise InvalidOption(f"faults must be True or False; got {shown(faults)}")
     given: Options = {
         "nodes": nodes, "n": n, "coordinators": coordinators, "faults": faults, "durability": durability,
         "partitions": partitions, "gc_grace_s": gc_grace_s, "replace_after": replace_after, "node": node,
@@ -301,11 +314,13 @@ class World:
 
     def kill(self, node_id: str) -> None:
         """End the node's process (SIGKILL). The supervisor starts it again."""
+        self._check_node(node_id)
         self._do("kill", node_id)
 
     def power_cut(self, node_id: str, for_s: float = 1.0) -> None:
         """Cut the power of the node's host: unsynced data is lost or torn."""
-        self._do("power", node_id, for_s)
+        self._check_node(node_id)
+        self._do("power", node_id, _time("for_s", for_s))
 
     def freeze(self, name: str, for_s: float) -> None:
         """Stop a process (SIGSTOP), and resume it after ``for_s`` seconds.
@@ -313,13 +328,13 @@ class World:
         ``name``: a node, a coordinator, the "supervisor", or a client that coordinates for itself (``place_of``). Nothing
         that a frozen client awaits returns before it is resumed.
         """
+        self._check_known(name, self._names)
+        for_s = _time("for_s", for_s)
         if name in self.nodes:
             self._do("freeze", name, for_s)
         elif name in (*self.coordinators, SUPERVISOR):
             self._do("freeze supervisor" if name == SUPERVISOR else "freeze coordinator", name, for_s)
         else:
-            self._check_known(name, self._names)
-            check_seconds("for_s", for_s, MAX_SLEEP_S)
             self._check_goes_on()
             self._clients[name].freeze()
             self._later(for_s, self._clients[name].thaw)
@@ -329,10 +344,11 @@ class World:
 
         ``direction``: "to": nothing reaches the node; "from": nothing that it says arrives; or "both".
         """
-        if direction not in get_args(Direction):
-            raise InvalidOption(f"direction must be 'to', 'from' or 'both'; got {shown(direction)}")
-        if peer:
-            self._check_known(peer, self._names)
+        self._check_node(node_id)
+        for_s = _time("for_s", for_s)
+        direction = cast("Direction", check_choice("direction", direction, get_args(Direction)))
+        if peer != "":
+            self._pair(node_id, peer)
         self._do("cut", node_id, for_s, detail=f"{direction} {peer or 'all'}")
 
     def delay(self, source: str, target: str, by_s: float, for_s: float) -> None:
@@ -340,9 +356,8 @@ class World:
 
         Names as in ``freeze``. The answer to a message is one of its own, from ``target`` to ``source``.
         """
-        pair = self._address(source), self._address(target)
-        check_seconds("by_s", by_s, MAX_SLEEP_S)
-        check_seconds("for_s", for_s, MAX_SLEEP_S)
+        pair = self._pair(source, target)
+        by_s, for_s = _time("by_s", by_s), _time("for_s", for_s)
         self._check_goes_on()
         delays = self._cluster.network.delays
         delays[pair] = by_s
@@ -350,21 +365,25 @@ class World:
 
     def lose(self, source: str, target: str, messages: int = 1) -> None:
         """Lose the next messages from one process to another: requests and answers. Names as in ``freeze``."""
-        check_count("messages", messages, 1, MAX_LOST)
+        pair = self._pair(source, target)
+        messages = check_count("messages", messages, 1, MAX_LOST)
         self._check_goes_on()
         for _ in range(messages):
-            self._cluster.network.lose_next(self._address(source), self._address(target))
+            self._cluster.network.lose_next(*pair)
 
-    def split(self, side: Sequence[str], for_s: float) -> None:
+    def split(self, side: Iterable[str], for_s: float) -> None:
         """Cut the network in two for ``for_s`` seconds: these nodes and coordinators on one side, the rest on the other.
 
         A client stays with its coordinator; name a client that coordinates for itself by ``place_of`` its handle.
         """
+        if isinstance(side, str) or not hasattr(side, "__iter__") or not (names := [*side]):
+            raise InvalidOption(f"side is a list of nodes and coordinators, one at least; got {shown(side)}")
         places = [name for name in self._names if name != SUPERVISOR]
-        for name in side:
+        for name in names:
             self._check_known(name, places)
-        rest = [name for name in self._names if name not in side]
-        for here in side:
+        for_s = _time("for_s", for_s)
+        rest = [name for name in self._names if name not in names]
+        for here in dict.fromkeys(names):
             for there in rest:
                 node, other = (here, there) if here in self.nodes else (there, here)
                 if node in self.nodes:
@@ -372,14 +391,17 @@ class World:
 
     def slow(self, node_id: str, by_s: float, for_s: float) -> None:
         """Delay all messages to and from the node by ``by_s`` seconds."""
-        self._do("slow node", node_id, for_s, by_s)
+        self._check_node(node_id)
+        self._do("slow node", node_id, _time("for_s", for_s), _time("by_s", by_s))
 
     def fill_disk(self, node_id: str, for_s: float) -> None:
         """Leave no space on the node's disk for ``for_s`` seconds."""
-        self._do("disk full", node_id, for_s)
+        self._check_node(node_id)
+        self._do("disk full", node_id, _time("for_s", for_s))
 
     def wipe(self, node_id: str) -> None:
         """End the node's process and lose its directory."""
+        self._check_node(node_id)
         self._do("wipe", node_id)
 
     def kill_coordinator(self) -> None:
@@ -419,7 +441,6 @@ class World:
 
     def _do(self, kind: FaultKind, target: str, for_s: float = 0.0, amount: float = 0.0, detail: str = "") -> None:
         self._check_goes_on()
-        self._check_known(target, (*self.nodes, COORDINATOR, SUPERVISOR))
         self._nemesis.begin(Fault(self.now_s, kind, target, for_s, amount, detail))
 
     @property
@@ -427,13 +448,28 @@ class World:
         """All that can be named: nodes, coordinators, clients that coordinate for themselves, the supervisor."""
         return [*dict.fromkeys((*self.nodes, *self.coordinators, *self._places.values())), SUPERVISOR]
 
-    def _address(self, name: str) -> str:
-        self._check_known(name, self._names)
-        return node_address(name) if name in self.nodes else name
+    def _pair(self, source: str, target: str) -> tuple[str, str]:
+        """Return the addresses of two processes."""
+        for name in (source, target):
+            self._check_known(name, self._names)
+        if source == target:
+            raise InvalidOption(f"two processes are needed; got {shown(source)} twice")
+        first, second = (node_address(name) if name in self.nodes else name for name in (source, target))
+        return first, second
 
-    def _check_known(self, name: str, known: Sequence[str]) -> None:
-        if name not in known:
-            raise InvalidOption(f"there is no {name!r}; there are {', '.join(known)}")
+    def _check_node(self, node_id: object) -> None:
+        """Refuse all but nodes: where there is nothing to break, a test would survive what never happened."""
+        if isinstance(node_id, str) and node_id in self._names and node_id not in self.nodes:
+            raise InvalidOption(
+                f"this fault is for nodes: {', '.join(self.nodes)}; got {shown(node_id)}. For a coordinator or the "
+                "supervisor there are kill_coordinator(), kill_supervisor(), freeze() and split(), for messages between any "
+                "two processes delay() and lose()"
+            )
+        self._check_known(node_id, self.nodes)
+
+    def _check_known(self, name: object, known: Sequence[str]) -> None:
+        if not isinstance(name, str) or name not in known:
+            raise InvalidOption(f"there is no {shown(name)}; there are {', '.join(known)}")
 
     # ---- the end ----
 
@@ -469,6 +505,10 @@ class World:
                 f"after {self.now_s:.3f} s in a simulated world (raykv {version()}); the same again: {self.replay}"
             )
         self.close()
+
+
+def _time(what: str, value: object) -> float:
+    return check_seconds(what, value, MAX_SLEEP_S)
 
 
 def version() -> str:

@@ -213,8 +213,12 @@ def test_clients_at_once_and_inside_a_running_loop():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"nodes": 0}, "nodes must be"), ({"nodes": 3, "n": 4}, "n must be"), ({"partitions": 9}, "power of two")],
-)
+    [
+        ({"nodes": 0}, "nodes must be"), ({"nodes": 3, "n": 4}, "n must be"), ({"partitions": 9}, "power of two"),
+        ({"faults": "no"}, "faults must be True or False; got 'no'"), ({"coordinators": 1.5}, "coordinators must be"),
+        ({"gc_grace_s": float("nan")}, "gc_grace_s must be"), ({"replace_after": True}, "replace_after_s must be"),
+    ],
+)  # fmt: skip
 def test_bad_input(options, words):
     with pytest.raises(raykv.InvalidOption, match=words):
         raykv.sim.start(**options)
@@ -222,10 +226,12 @@ def test_bad_input(options, words):
 
 def test_bad_names_and_times():
     with raykv.sim.start(seed=6) as world:
+        with pytest.raises(raykv.InvalidOption, match=r"there is no 'n9'; there are n1, n2, n3$"):
+            world.kill("n9")
         with pytest.raises(
             raykv.InvalidOption, match="there is no 'n9'; there are n1, n2, n3, coordinator, supervisor"
         ):
-            world.kill("n9")
+            world.freeze("n9", 1)
         for seconds in (-1, 0, float("nan"), "1"):
             with pytest.raises(raykv.InvalidOption, match="seconds"):
                 world.sleep(seconds)
@@ -326,6 +332,91 @@ def test_a_fault_without_its_place_is_refused():
         ):
             with pytest.raises(raykv.InvalidOption):
                 wrong()
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A world in which no fault begins."""
+    with raykv.sim.start(seed=4, coordinators=2) as world:
+        world.direct = world.place_of(world.connect("direct"))
+        yield world
+
+
+def refused(world, fault, words):
+    before = world.events(), world.now_s
+    with pytest.raises(raykv.InvalidOption, match=words):
+        fault(world)
+    assert (world.events(), world.now_s) == before
+    network = world._cluster.network
+    assert not world._nemesis.hurting
+    assert not world._undo
+    assert not network.delays
+    assert not any(network.slow.values())
+
+
+ON_NODES = {
+    "kill": lambda world, name: world.kill(name),
+    "power_cut": lambda world, name: world.power_cut(name, 1),
+    "cut": lambda world, name: world.cut(name, 1),
+    "cut from one": lambda world, name: world.cut(name, 1, peer="n1"),
+    "slow": lambda world, name: world.slow(name, 0.1, 1),
+    "fill_disk": lambda world, name: world.fill_disk(name, 1),
+    "wipe": lambda world, name: world.wipe(name),
+}
+
+
+@pytest.mark.parametrize("fault", ON_NODES.values(), ids=ON_NODES)
+def test_a_fault_of_nodes_is_refused_for_what_it_would_do_nothing_to(whole, fault):
+    for name in ("coordinator", "coordinator2", "supervisor", whole.direct):
+        refused(
+            whole,
+            lambda world, name=name: fault(world, name),
+            rf"for nodes: n1, n2, n3; got '{name}'.*kill_coordinator\(\), kill_supervisor\(\), freeze\(\) and split\(\)",
+        )
+    for name in ("n9", "", 1, None, ["n1"]):
+        refused(whole, lambda world, name=name: fault(world, name), "there is no .*; there are n1, n2, n3$")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda world: world.cut("n1", 1, peer="n1"), lambda world: world.delay("n1", "n1", 1, 1),
+        lambda world: world.lose("n1", "n1"), lambda world: world.split([], 1), lambda world: world.split("n1", 1),
+        lambda world: world.split(1, 1), lambda world: world.split(iter(()), 1),
+    ],
+)  # fmt: skip
+def test_a_fault_between_nobody_is_refused(whole, fault):
+    refused(whole, fault, "two processes are needed|side is a list")
+
+
+TIMES = {
+    "power_cut": lambda world, for_s: world.power_cut("n1", for_s),
+    "freeze a node": lambda world, for_s: world.freeze("n1", for_s),
+    "freeze a coordinator": lambda world, for_s: world.freeze("coordinator", for_s),
+    "freeze the supervisor": lambda world, for_s: world.freeze("supervisor", for_s),
+    "freeze a client": lambda world, for_s: world.freeze(world.direct, for_s),
+    "cut": lambda world, for_s: world.cut("n1", for_s),
+    "delay": lambda world, for_s: world.delay("n1", "n2", 1, for_s),
+    "delay by": lambda world, by_s: world.delay("n1", "n2", by_s, 1),
+    "split": lambda world, for_s: world.split(["n1"], for_s),
+    "slow": lambda world, for_s: world.slow("n1", 0.1, for_s),
+    "slow by": lambda world, by_s: world.slow("n1", by_s, 1),
+    "fill_disk": lambda world, for_s: world.fill_disk("n1", for_s),
+    "sleep": lambda world, seconds: world.sleep(seconds),
+}
+
+
+@pytest.mark.parametrize("fault", TIMES.values(), ids=TIMES)
+def test_a_wrong_time_is_refused_before_anything_begins(whole, fault):
+    for wrong in (float("nan"), float("inf"), -1, 0, True, "60", None, [1], 10**5000, 31 * 86_400):
+        refused(whole, lambda world, wrong=wrong: fault(world, wrong), "must be a number of seconds above 0")
+
+
+def test_a_split_is_of_what_a_generator_names_too():
+    with raykv.sim.start(seed=2) as world:
+        world.split((name for name in ("n1", "n2")), for_s=20)
+        with pytest.raises(raykv.QuorumNotMet):
+            world.store.get("k", timeout=2)
 
 
 def test_a_split_is_over_when_its_time_is():
