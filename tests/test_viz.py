@@ -66,6 +66,8 @@ def test_a_node_that_is_down_is_grey_everywhere() -> None:
     assert fills["n2"] == {"#DDDDDD"}
     assert "#DDDDDD" not in fills["n1"] | fills["n3"]
     assert fills["n1"] != fills["n3"]
+    for draw in (viz.ring_svg, viz.wheel_svg):
+        assert draw(ring(3, 16), down=iter(["n2"])) == draw(ring(3, 16), down=["n2"])
 
 
 def test_one_owner_of_everything_is_still_a_ring() -> None:
@@ -428,6 +430,7 @@ def test_a_history_shows_each_operation_its_point_and_what_has_none() -> None:
     assert len(circles) == 2
     assert circles == sorted(circles)
     ET.fromstring(viz.history_svg([]))
+    assert viz.history_svg(iter(spans)) == viz.history_svg(spans), "an iterator's can be looked at once"
 
 
 def test_runs_as_a_film_show_what_each_step_has_written() -> None:

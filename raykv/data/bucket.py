@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from raykv.config import check_count, shown
 from raykv.data.tensors import inferred
-from raykv.errors import InvalidOption
+from raykv.errors import InvalidOption, from_callers_code
 from raykv.portable.columns import Layout, laid_out
 from raykv.portable.lasting import CALL_TIMEOUT_S, pairs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from raykv.client.store import Bucket
     from raykv.records.keys import Key
@@ -29,17 +29,14 @@ def sampled(
     sample: int,
     *,
     key: str | None,
-    columns: Sequence[str] | None,
+    columns: Iterable[str] | None,
     schema: pa.Schema | None,
 ) -> Layout:
     """Return the layout of a bucket's records, by the first and the last of them in key order. Raises ``InvalidOption``."""
     count = check_count("sample", sample, 1, MAX_SAMPLE)
     if key is not None and not isinstance(key, str):
         raise InvalidOption(f"key is the name of a column; got {shown(key)}")
-    if columns is not None and (
-        isinstance(columns, str) or not columns or not all(isinstance(name, str) for name in columns)
-    ):
-        raise InvalidOption(f"columns is a list of names, one at least; got {shown(columns)}")
+    columns = None if columns is None else _names(columns)
     if schema is not None and (not isinstance(schema, pa.Schema) or len({*schema.names}) < len(schema.names)):
         raise InvalidOption(
             f"schema is a pyarrow.Schema, each of whose columns has a name of its own; got {shown(schema)}"
@@ -54,3 +51,16 @@ def sampled(
     some = first(1) if schema is not None else first(count) | first(count, reverse=True)
     learned = f" by the first and last {count:,} records" if schema is None else " of the schema"
     return laid_out([*some], [*some.values()], key=key, columns=columns, schema=schema, learned=learned, infer=inferred)
+
+
+def _names(columns: Iterable[str]) -> list[str]:
+    """Return the names of columns as a list: an iterator's can be looked at only once."""
+    try:
+        names = [] if isinstance(columns, str) else list(columns)
+    except TypeError as error:
+        if from_callers_code(error):
+            raise
+        names = []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InvalidOption(f"columns is a list of names, one at least; got {shown(columns)}")
+    return [str.__str__(name) for name in names]

@@ -16,7 +16,7 @@ from raykv.portable.exporting import checked_bucket
 from raykv.portable.lasting import values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from raykv.client.store import Bucket
     from raykv.records.keys import Key
@@ -50,7 +50,7 @@ class Lookup:
         bucket: Bucket[Any, Any],
         on: str,
         *,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         schema: pa.Schema | None = None,
         prefix: str = "",
         how: Literal["left", "inner"] = "left",

@@ -20,7 +20,7 @@ from raykv.portable.exporting import checked_bucket
 from raykv.portable.lasting import CALL_TIMEOUT_S, pairs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -42,7 +42,7 @@ def read(
     bucket: Bucket[Any, Any],
     *,
     prefix: Key | None = None,
-    columns: Sequence[str] | None = None,
+    columns: Iterable[str] | None = None,
     schema: pa.Schema | None = None,
     key: str = "key",
     parallelism: int | None = None,

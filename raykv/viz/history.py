@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raykv.viz.paper import COLOURS, FAULT, INK, LEFT, PLOT, RIGHT, Axis, axis_names, head, numeral, rule, words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 ROW = 48
 BAR = 14
@@ -26,11 +26,12 @@ class Span(NamedTuple):
     at: float | None = None
 
 
-def history_svg(spans: Sequence[Span], *, x: str = "seconds") -> str:
+def history_svg(spans: Iterable[Span], *, x: str = "seconds") -> str:
     """Draw a history: a row for each client, a bar for each operation, a line through the points of effect in their order.
 
     An operation without such a point is red.
     """
+    spans = [*spans]
     clients = [*dict.fromkeys(span.client for span in spans)]
     rows = {client: 42 + number * ROW for number, client in enumerate(clients)}
     bottom = 24 + max(1, len(clients)) * ROW

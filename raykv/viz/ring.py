@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from raykv.viz.paper import COLOURS, LEFT, PLOT, RIGHT, TITLE, Axis, Spans, head, heading, numeral, rule, sector, words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -17,12 +17,13 @@ _BAND = 34.0
 _OUTER = 190.0
 
 
-def ring_svg(ring: Mapping[str, Any], down: Sequence[str] = ()) -> str:
+def ring_svg(ring: Mapping[str, Any], down: Iterable[str] = ()) -> str:
     """Draw the ring: one band for each copy (the first owner outermost), an arc for each partition.
 
     ``ring``: ``store.ring()``. ``down``: ids of nodes that appear hatched in grey. Neighbouring partitions of one owner
     are one arc, so a ring of 1,024 partitions stays small.
     """
+    down = [*down]
     members = [member["node_id"] for member in ring["members"]]
     colour = {
         node_id: "#DDDDDD" if node_id in down else COLOURS[index % len(COLOURS)]

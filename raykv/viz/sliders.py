@@ -10,7 +10,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
 
 class Explorer:
@@ -54,7 +54,7 @@ class Explorer:
         return {kind: data for kind, data in bundle.items() if kind != "text/plain"}
 
 
-def explore(draw: Callable[..., str], **choices: Sequence[Any]) -> Explorer:
+def explore(draw: Callable[..., str], **choices: Iterable[Any]) -> Explorer:
     """Return a picture with a slider for each of ``choices``: an argument of ``draw`` and the values that it may take.
 
     ``draw`` returns SVG text; it is called once now with the defaults of its arguments, and again whenever a slider has
@@ -62,8 +62,9 @@ def explore(draw: Callable[..., str], **choices: Sequence[Any]) -> Explorer:
     """
     arguments = inspect.signature(draw).parameters
     chosen = {}
-    for name, values in choices.items():
+    several = {name: list(values) for name, values in choices.items()}
+    for name, values in several.items():
         if name not in arguments or arguments[name].default not in values:
-            raise ValueError(f"{name!r} must be an argument of the drawing function, its default one of {list(values)}")
+            raise ValueError(f"{name!r} must be an argument of the drawing function, its default one of {values}")
         chosen[name] = arguments[name].default
-    return Explorer(draw, {name: list(values) for name, values in choices.items()}, chosen)
+    return Explorer(draw, several, chosen)

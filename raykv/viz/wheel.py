@@ -13,7 +13,7 @@ from raykv.viz.paper import COLOURS, FAULT, INK, head, on_circle, rule, sector, 
 from raykv.viz.ring import runs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _SIZE, _LEGEND = 360.0, 250.0
 _OUTER, _INNER = 150.0, 96.0
@@ -22,12 +22,13 @@ _DOWN = "#D0D0D0"
 MOST_MEMBERS = 14
 
 
-def wheel_svg(ring: Mapping[str, Any], down: Sequence[str] = (), key: tuple[str, int, int] | None = None) -> str:
+def wheel_svg(ring: Mapping[str, Any], down: Iterable[str] = (), key: tuple[str, int, int] | None = None) -> str:
     """Draw the ring as a wheel of arcs in the colours of their first owners, beside the nodes with capacity and zone.
 
     ``ring``: ``store.ring()``. ``down``: nodes that are drawn grey, with their names in red. ``key``: (its text, its token
     as a share of the circle in millionths, its partition): it is placed on the wheel, and its owners are marked.
     """
+    down = [*down]
     members = ring["members"]
     ids = [member["node_id"] for member in members]
     colours = {node_id: _DOWN if node_id in down else COLOURS[at % len(COLOURS)] for at, node_id in enumerate(ids)}

@@ -50,7 +50,7 @@ def test_a_slider_that_moves_draws_again_and_the_stored_picture_stays(monkeypatc
     fake.VBox = lambda children: Box(children=children)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ipywidgets", fake)
 
-    bundle = explore(picture, r=(1, 2, 3), w=range(1, 4))._repr_mimebundle_()
+    bundle = explore(picture, r=iter((1, 2, 3)), w=range(1, 4))._repr_mimebundle_()
     r, w, shown = made
     assert bundle["application/vnd.jupyter.widget-view+json"] == {"model_id": "1"}
     assert "sliders" in bundle["text/plain"]
