@@ -58,6 +58,8 @@ CLOSING_S = 0.3
 As long again for its last report."""
 LOOK_EVERY_S = 0.002
 FOR_EVER_S = 1e7
+MAX_COUNTED = 100
+"""Stores whose counters go on with the process's next link to them; those linked to last."""
 
 _run = random.SystemRandom().getrandbits(62) + 1
 """Names this process to itself: all its seats have the same clock."""
@@ -81,8 +83,9 @@ class EmbeddedCoordinator:
         inherited = None if legacy is None else legacy.endpoints
         self._transport = fast_transport(store, threads=threads, inherited=inherited)
         self._coordinator = Coordinator(
-            self._transport, clock, metrics, random.SystemRandom(), asks=True, run=_run, here=whereabouts()
-        )
+            self._transport, clock, metrics, random.SystemRandom(),
+            asks=True, run=_run, reports_as=metrics.run, here=whereabouts(),
+        )  # fmt: skip
         if legacy is not None and legacy.state is not None:
             self._coordinator.routing.learn_state(legacy.state)
         self.front = CoordinatorService(self._coordinator, self._transport, clock, self._transport.post)
@@ -153,11 +156,11 @@ class EmbeddedCoordinator:
 class DirectLink:
     """What all handles of one store in this process share: its seats. See ``client.driver.Link`` for the calls."""
 
-    def __init__(self, store: str, legacy: ForkState | None = None) -> None:
-        """``fork_state``: in a forked child."""
+    def __init__(self, store: str, legacy: ForkState | None = None, metrics: CountingMetrics | None = None) -> None:
+        """``fork_state``: in a forked child. ``metrics``: goes on counting there."""
         self._store = store
         self._fork_state = legacy
-        self._metrics = CountingMetrics()
+        self._metrics = metrics or CountingMetrics()
         self.count = self._metrics.count
         self.took = Latencies(self._metrics, time.monotonic).note
         """See ``client.driver.Link``; no method of its own, to save each operation a call."""
@@ -211,7 +214,7 @@ class DirectLink:
     def _beside(self) -> DirectLink:
         """Return another link, for a call that interrupts this one: from a signal handler or a finalizer."""
         link = self._others.get("beside") or self._others.setdefault(
-            "beside", DirectLink(self._store, self._fork_state)
+            "beside", DirectLink(self._store, self._fork_state, self._metrics)
         )
         return link._beside() if link._loop.is_acquired_here else link  # noqa: SLF001 - the same class
 
@@ -392,6 +395,8 @@ _generation = 0
 _NOTHING = ForkState(None, {})
 _fork_states: dict[Place, ForkState] = {}
 """In a forked child: what its parent knew of each store."""
+_metrics: dict[Place, CountingMetrics] = {}
+"""What this process has counted of each store, over all links that it has had one after the other."""
 _left_behind: list[Any] = []
 """Links that the parent had open before the fork: neither used nor closed here."""
 
@@ -400,11 +405,18 @@ def _take(place: Place, handle: DirectHandle) -> DirectLink:
     with _lock:
         shared = _links.get(place)
         if shared is None or shared.link.closed:
-            shared = _links[place] = _Shared(
-                DirectLink(place[0], _fork_states.get(place, _NOTHING) if _generation else None)
-            )
+            fork_state = _fork_states.get(place, _NOTHING) if _generation else None
+            shared = _links[place] = _Shared(DirectLink(place[0], fork_state, _metrics_of(place)))
         shared.add(handle)
         return shared.link
+
+
+def _metrics_of(place: Place) -> CountingMetrics:
+    """Return the counters of this process's links to a store; new ones if it has had many stores since."""
+    metrics = _metrics[place] = _metrics.pop(place, CountingMetrics())
+    while len(_metrics) > MAX_COUNTED:
+        del _metrics[next(iter(_metrics))]
+    return metrics
 
 
 def _release_link(place: Place, handle: DirectHandle, generation: int) -> None:
@@ -432,6 +444,7 @@ def _begin_anew() -> None:
     _fork_states.update({place: shared.link.fork_state() for place, shared in _links.items()})
     _left_behind.append(dict(_links))
     _links.clear()
+    _metrics.clear()
     _generation += 1
     _run = random.SystemRandom().getrandbits(62) + 1
 

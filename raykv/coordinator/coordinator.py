@@ -80,11 +80,13 @@ class Coordinator:
         *,
         asks: bool = False,
         run: int = 0,
+        reports_as: int = 0,
         here: Place = NOWHERE,
         shared: _Shared | None = None,
     ) -> None:
         """``asks``: it runs inside a client and polls for cluster updates (see ``routing``). ``run``: drawn if 0.
 
+        ``reports_as``: the number of these ``metrics``, if another coordinator may report them, too; else ``run``.
         ``here``: where it runs; reads prefer nodes nearby. ``shared``: from the coordinator whose knowledge, health of nodes
         and clocks it has, too.
         """
@@ -95,7 +97,7 @@ class Coordinator:
         self._metrics = metrics
         self._items_under_way = 0
         if shared is None:
-            routing = Routing(transport, clock, metrics, asks=asks, run=self.run, here=here)
+            routing = Routing(transport, clock, metrics, asks=asks, run=reports_as or self.run, here=here)
             shared = _Shared(routing, Writes(routing), Changes(routing, self._room_for))
         self.routing, self._writes, self._changes = shared
         self._reads = Reads(self.routing)

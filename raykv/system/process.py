@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,8 @@ class CountingMetrics:
     """Counters and histograms in memory."""
 
     def __init__(self) -> None:
+        self.run = random.SystemRandom().getrandbits(62) + 1
+        """Names them where they are reported: whoever reports them reports the same."""
         self._counters: Counter[str] = Counter()
         self._histograms: dict[str, list[float]] = {}
 
