@@ -55,16 +55,45 @@ def test_what_grows_is_added_and_begins_anew_with_its_process(recorded: dict[str
     assert recorded["raykv_flushes_total"].values == {("s", "n1"): 9}
 
 
-def test_a_gauge_is_set_and_zero_once_its_series_is_gone(recorded: dict[str, Any]) -> None:
+def test_a_gauge_is_set_and_zero_once_its_series_is_gone_for_good(recorded: dict[str, Any]) -> None:
     store = published.Published()
-    store.publish([Sample("runs", {"store": "s", "node": node}, 4) for node in ("n1", "n2")])
-    store.publish([Sample("runs", {"store": "s", "node": "n2"}, 5)])
-    assert recorded["raykv_runs"].values == {("s", "n1"): 0, ("s", "n2"): 5}
-    store.publish([flushes("n1", 2)])
-    store.publish([])
-    store.publish([flushes("n1", 2)])
-    counted = recorded["raykv_flushes_total"].values
-    assert [*counted.values()] == [4], "gone and there again: it counts from zero"
+    n1, n2 = ({"store": "s", "node": node} for node in ("n1", "n2"))
+    shown = []
+    for there in (True, False, False, True, False, False, False, False):
+        store.publish([Sample("runs", n2, 5), *([Sample("runs", n1, 4)] if there else [])])
+        shown.append(recorded["raykv_runs"].values["s", "n1"])
+    assert shown == [4, 4, 4, 4, 4, 4, 0, 0]
+    assert recorded["raykv_runs"].values["s", "n2"] == 5
+    assert len(store._absent) == 1
+
+
+@pytest.mark.parametrize("away", [1, 100])
+def test_a_node_that_was_away_counts_on_from_where_it_was(recorded: dict[str, Any], away: int) -> None:
+    labels = {"store": "s", "node": "n1", "bucket": "b", "kind": "Read"}
+
+    def looked(value: float) -> list[Sample]:
+        return [flushes("n1", value), Sample("request_seconds", labels, value, "_count")]
+
+    store = published.Published()
+    store.publish([flushes("n2", 7), *looked(5e9)])
+    for _ in range(away):
+        store.publish([flushes("n2", 7)])
+    store.publish([flushes("n2", 7), *looked(5e9 + 100)])
+    assert recorded["raykv_flushes_total"].values == {("s", "n1"): 5e9 + 100, ("s", "n2"): 7}
+    assert [*recorded["raykv_request_seconds_count"].values.values()] == [5e9 + 100]
+    store.publish(looked(3))
+    assert recorded["raykv_flushes_total"].values["s", "n1"] == 5e9 + 103, "restarted"
+
+
+def test_series_that_never_return_do_not_pile_up(recorded: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "MAX_ABSENT", 10)
+    store = published.Published()
+    for number in range(40):
+        store.publish([flushes(f"n{number}", 1), flushes("here", number)])
+    assert [labels[0] for _, labels in store._last] == [("node", f"n{number}") for number in range(29, 40)] + [
+        ("node", "here")
+    ]
+    assert recorded["raykv_flushes_total"].values["s", "here"] == 39
 
 
 def test_a_histogram_is_exported_by_its_parts(recorded: dict[str, Any]) -> None:
