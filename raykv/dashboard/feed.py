@@ -47,9 +47,10 @@ class Look(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Cumulated counts of a store: requests by latency bound, and errors."""
+    """Cumulated counts of a store."""
 
-    counts: dict[float, int]
+    nodes: dict[tuple[str, int], dict[tuple[str, str, float], int]]
+    """By node id and incarnation: requests by bucket, kind, and the upper bound of their latency in seconds."""
     errors: int
 
 
@@ -207,7 +208,7 @@ class Feed:
         if self._traffic is not None:
             then_s, before = self._traffic
             lasted_s = max(1e-3, now_s - then_s)
-            counts = {bound: max(0, count - before.counts.get(bound, 0)) for bound, count in traffic.counts.items()}
+            counts = came_between(before, traffic)
             p50, p99 = (quantile_s(counts, share) for share in _SHARES)
             self._history.append(
                 {
@@ -222,14 +223,28 @@ class Feed:
 
 
 def traffic_of(status: Mapping[str, Any]) -> Traffic:
-    """Return the requests that all nodes have answered, by the upper bound of their latency in seconds."""
-    counts: dict[float, int] = {}
-    for node in status["nodes"]:
-        for histogram in (node["storage"] or {}).get("latencies", ()):
-            for bound_s, count in (*histogram["counts"], (float("inf"), histogram["beyond"])):
-                counts[bound_s] = counts.get(bound_s, 0) + count
+    """Return the requests that those nodes have answered that say so, and the errors that clients have had."""
+    nodes = {
+        (node["node_id"], node["incarnation"]): {
+            (histogram["bucket"], histogram["kind"], bound_s): count
+            for histogram in node["storage"].get("latencies", ())
+            for bound_s, count in (*histogram["counts"], (float("inf"), histogram["beyond"]))
+        }
+        for node in status["nodes"]
+        if node["storage"] is not None
+    }
     counters = (status.get("clients") or {}).get("counters", {})
-    return Traffic(counts, sum(count for name, count in counters.items() if name.startswith("errors.")))
+    return Traffic(nodes, sum(count for name, count in counters.items() if name.startswith("errors.")))
+
+
+def came_between(before: Traffic, after: Traffic) -> dict[float, int]:
+    """Return the requests between two looks, by the upper bound of their latency, at nodes that were seen in both."""
+    counts: dict[float, int] = {}
+    for node, known in before.nodes.items():
+        for place, count in after.nodes.get(node, {}).items():
+            *_, bound_s = place
+            counts[bound_s] = counts.get(bound_s, 0) + max(0, count - known.get(place, 0))
+    return counts
 
 
 def quantile_s(counts: Mapping[float, int], share: float) -> float:

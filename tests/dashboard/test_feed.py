@@ -90,8 +90,7 @@ def test_quantiles_are_bounds():
 
 def test_traffic_is_what_came_between_two_looks(looks):
     status, ring = looks
-    before = traffic_of(status)
-    assert sum(before.counts.values()) > 60
+    assert sum(sum(counts.values()) for counts in traffic_of(status).nodes.values()) > 60
 
     def more(status):
         histogram = status["nodes"][0]["storage"]["latencies"][0]
@@ -106,6 +105,35 @@ def test_traffic_is_what_came_between_two_looks(looks):
     state = json.loads(feed._look.data)
     assert state["history"] == [{"at_s": 100.0, "ops": 25.0, "p50_ms": 1.0, "p99_ms": 1.0, "errors": 2.0}]
     assert state["hot"][0]["key"] == "hot"
+
+
+def test_a_node_that_misses_a_look_neither_hides_the_others_traffic_nor_brings_its_whole_past(looks):
+    status, ring = looks
+
+    def at_look(look):
+        """Each node answers ten requests a second; the second look lacks n1, the fourth has n2 restarted."""
+
+        def change(status):
+            for node in status["nodes"]:
+                node["storage"]["latencies"][0]["counts"][3][1] += 1_000_000 + 20 * look
+            if look == 2:
+                status["nodes"][0]["storage"] = None
+            if look >= 4:
+                restarted = status["nodes"][1]
+                restarted["incarnation"] += 1
+                restarted["storage"]["latencies"] = restarted["storage"]["latencies"][:1]
+                restarted["storage"]["latencies"][0]["counts"][3][1] = 20 * look
+
+        return changed(status, change)
+
+    now, seen = [0.0], [at_look(look) for look in range(7)]
+    feed = Feed(lambda: seen.pop(0), lambda: ring, monotonic_s=lambda: now[0], wall_s=lambda: 100.0)
+    while seen:
+        feed.look()
+        now[0] += 2.0
+    history = json.loads(feed._look.data)["history"]
+    assert [each["ops"] for each in history] == [30, 20, 20, 20, 30, 30]
+    assert {each["p99_ms"] for each in history} == {1.0}
 
 
 def test_long_keys_that_begin_alike_are_not_one(looks):
