@@ -107,11 +107,12 @@ class Feed:
         now_s = self._monotonic_s()
         stale = not self._is_watched(now_s)
         self._watched_s = now_s
+        number = self._look.number
         self._wanted.set()
         again_s = self._again_s(page, now_s)
         with self._fresh:
             if stale or not self._look.data:
-                self._fresh.wait(timeout_s)
+                self._fresh.wait_for(lambda: self._look.number > number, timeout_s)
             look = self._look if self._look.data else Look(0, _NOTHING, gzip.compress(_NOTHING))
             return look._replace(again_s=again_s)
 
@@ -131,13 +132,14 @@ class Feed:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            if not self._is_watched(self._monotonic_s()):
-                self._wanted.clear()
-                self._traffic = None
-                self._wanted.wait()
+            self._wanted.clear()  # before the question: who asks, or ends this, in between is not overheard
+            if self._is_watched(self._monotonic_s()):
+                self.look()
+                self._over.wait(EVERY_S)
                 continue
-            self.look()
-            self._over.wait(EVERY_S)
+            self._traffic = None
+            if not self._over.is_set():
+                self._wanted.wait()
 
     def wheel(self) -> bytes:
         """Return the wheel as it was drawn last, as SVG."""

@@ -193,6 +193,40 @@ def test_a_hundred_pages_ask_the_store_no_more_than_one_and_none_not_at_all(look
         feed.stop()
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_who_asks_or_ends_it_just_as_it_goes_to_sleep_is_heard(looks, ends):
+    asked, done = threading.Event(), threading.Event()
+
+    class Interrupted(Feed):
+        def _is_watched(self, now_s):
+            watched = super()._is_watched(now_s)
+            if not watched and not done.is_set():
+                done.set()
+                if ends:
+                    self._over.set()
+                else:
+                    self._watched_s = now_s
+                self._wanted.set()
+            return watched
+
+    feed = Interrupted(lambda: asked.set() or looks[0], lambda: looks[1])
+    feed.start()
+    if ends:
+        feed._thread.join(5)
+        assert not feed._thread.is_alive()
+    else:
+        assert asked.wait(5)
+    feed.stop()
+
+
+def test_a_look_that_is_over_before_the_wait_for_it_begins_is_not_missed(looks, monkeypatch):
+    feed = Feed(lambda: looks[0], lambda: looks[1])
+    monkeypatch.setattr(feed._wanted, "set", feed.look)
+    began_s = time.monotonic()
+    assert feed.latest(timeout_s=10).number == 1
+    assert time.monotonic() - began_s < 9
+
+
 def test_pages_are_told_to_ask_less_often_the_more_there_are_and_those_closed_are_forgotten(looks):
     now = [100.0]
     feed = Feed(lambda: looks[0], lambda: looks[1], monotonic_s=lambda: now[0])
