@@ -14,6 +14,7 @@ import msgspec
 
 from raykv.config import BucketConfig, ScalingConfig, StoreConfig
 from raykv.errors import BucketMismatch, CorruptData, InvalidOption, RaykvError
+from raykv.records.dropped import DroppedBuckets
 from raykv.records.limits import MAX_BUCKETS
 from raykv.ring import Ring
 
@@ -144,11 +145,14 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return {entry.bucket_id: entry.config for entry in self.buckets}
 
     def dropped(self, bucket_id: int) -> bool:
-        """Whether that id belonged to a bucket that was dropped. An id not yet given is not "dropped".
+        """Whether that id belonged to a bucket that was dropped. An id not yet given is not "dropped". O(1)."""
+        return self.dropped_buckets is not None and self.dropped_buckets.has(bucket_id)
 
-        A node with an old state must not drop the records of a bucket that it does not know yet.
-        """
-        return bucket_id < self.next_bucket_id and all(entry.bucket_id != bucket_id for entry in self.buckets)
+    @cached_property
+    def dropped_buckets(self) -> DroppedBuckets | None:
+        """All buckets that were ever dropped; None if none was."""
+        living = frozenset(entry.bucket_id for entry in self.buckets)
+        return DroppedBuckets(self.next_bucket_id, living) if len(living) < self.next_bucket_id - 1 else None
 
 
 _decoder = msgspec.msgpack.Decoder(ClusterState)

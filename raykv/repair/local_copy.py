@@ -179,8 +179,12 @@ class LocalCopy:
         await self._durable(position)
 
     async def dead(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
-        """Return the records in which nothing has lived since ``before_ms`` (wall clock); corrupt ranges are left out."""
+        """Return the records in which nothing has lived since ``before_ms`` (wall clock); corrupt ranges are left out.
+
+        It erases what lies under invalid keys: where there is no other owner, no tree does.
+        """
         found: list[Entry] = []
+        strays: list[bytes] = []
         since_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
         for bucket_id in buckets:
             low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
@@ -189,7 +193,9 @@ class LocalCopy:
                 since_ms = dead_since_ms(kept.record)
                 key = place[STORAGE_PREFIX_BYTES:]
                 dead += since_ms is not None and since_ms <= now_ms
-                if since_ms is not None and since_ms < before_ms and is_key(key):
+                if not is_key(key):
+                    strays.append(place)
+                elif since_ms is not None and since_ms < before_ms:
                     found.append((bucket_id, key, digest(bucket_id, key, public(kept.record))))
                 if count % REST_EVERY == 0:
                     since_s = await self._throttle.rest(since_s)
@@ -197,6 +203,7 @@ class LocalCopy:
             self._tombstones.pop((partition, bucket_id), None)
             if dead:
                 self._tombstones[partition, bucket_id] = dead
+        self._erase_strays(strays)
         return found
 
     async def clear(self, partitions: Sequence[int] | None = None) -> int:

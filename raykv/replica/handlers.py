@@ -23,11 +23,8 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, handled
 from raykv.records import vector_record as vector
 from raykv.records.keys import (
-    STORAGE_PREFIX_BYTES,
     check_keys,
     is_key,
-    is_private,
-    storage_bucket,
     storage_prefix,
 )
 from raykv.records.kinds import OWNED, check, is_linear, is_vector, public
@@ -464,9 +461,7 @@ class Replica:
             for partition in range(state.ring.partitions):
                 if state.differs(before, partition):
                     self._changed[partition] = state.epoch
-        self._engine.drop = lambda key: (
-            not is_private(key) and (state.dropped(storage_bucket(key)) or not is_key(key[STORAGE_PREFIX_BYTES:]))
-        )
+        self._engine.drop = state.dropped_buckets
 
 
 def _cut(records: list[bytes | None], unreadable: list[int], wanted: int) -> f.ReadDone:

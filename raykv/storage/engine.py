@@ -29,7 +29,7 @@ compactions and restarts until ``heal`` reports that the peers have restored eve
 
 ``begin_snapshot`` and ``hold_tables`` serve a backup (``raykv.storage.snapshot``).
 
-Omitted: snapshots to read from, transactions, column families, range deletes (compactions leave out the key ranges that
+Omitted: snapshots to read from, transactions, column families, range deletes (compactions leave out the buckets that
 ``drop`` names). How fast jobs go is the caller's: it may pause between their steps.
 """
 
@@ -47,7 +47,7 @@ from raykv.storage import manifest as manifests
 from raykv.storage.cache import BlockCache
 from raykv.storage.compression import check_available
 from raykv.storage.damage import Damage, DiskFull, EngineFailed, damaged_ranges, logger
-from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
+from raykv.storage.jobs import CompactionJob, FlushJob, Job, Workshop
 from raykv.storage.lookups import FEW, RECORDS_SHARE
 from raykv.storage.manifest import Manifest, RunInfo, number_of
 from raykv.storage.mark import Mark, apart, log_digest
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     from raykv.config import NodeConfig
     from raykv.ports import FileSystem, Helper
+    from raykv.records.dropped import DroppedBuckets
     from raykv.storage.sstable import Table
     from raykv.storage.wal import SyncJob
 
@@ -167,9 +168,9 @@ class Engine(Scans):
         """Free space on the disk as far as the node knows: a compaction needs as much as it merges."""
         self.now_ms = 0
         """The wall clock as far as the node has said: deletion markers are merged down at a certain age. 0: unknown."""
-        self.drop: Drop | None = None
-        """Decides which keys compactions leave out. Called on other threads. Such a key must never be read again: until a
-        compaction reaches the oldest run, an older record of it may resurface."""
+        self.drop: DroppedBuckets | None = None
+        """The buckets whose keys compactions leave out. Such a key must never be read again: until a compaction reaches the
+        oldest run, an older record of it may resurface."""
 
     @classmethod
     def open(

@@ -6,8 +6,9 @@ write files, sync each, then sync the directory. They touch nothing of the engin
 tables in the manifest; until that is safe, they are orphans that a recovery removes.
 
 A job whose outcome will be part of the oldest run leaves deletion markers (empty records) out: there is nothing older to
-cover. A compaction leaves dropped keys out and skips corrupt blocks; their ranges are in ``damages`` and go into the same
-manifest as its outcome. The tables with corrupt blocks are set aside under another name, not unlinked.
+cover. A compaction leaves the keys of dropped buckets out and skips corrupt blocks; the ranges of these are in
+``damages`` and go into the same manifest as its outcome. The tables with corrupt blocks are set aside under another
+name, not unlinked.
 
 A table that overlaps no other of a compaction is not rewritten, unless it is small or holds something to leave out: it
 stays the same file, and only its place in the manifest changes.
@@ -33,17 +34,16 @@ from raykv.storage.sstable import Table, TableInfo, table_name
 from raykv.storage.sstable_writer import TableWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from raykv.config import NodeConfig
     from raykv.ports import FileSystem
+    from raykv.records.dropped import DroppedBuckets
     from raykv.storage.cache import Block, BlockCache
     from raykv.storage.compaction import Task
     from raykv.storage.damage import Damage
     from raykv.storage.memtable import Memtable
     from raykv.storage.run import Run
-
-Drop: TypeAlias = "Callable[[bytes], bool]"
 
 STEP_BYTES = 96 << 10
 """About what a step writes: some milliseconds of work."""
@@ -126,7 +126,7 @@ class Workshop:
         created: list[int],
         damages: list[Damage],
         *,
-        drop: Drop | None,
+        drop: DroppedBuckets | None,
         lowest: bool,
         since_ms: int,
     ) -> Building:
@@ -273,7 +273,7 @@ class CompactionJob(_Stepwise):
         task: Task,
         sources: list[list[Table]],
         older: Sequence[Run],
-        drop: Drop | None,
+        drop: DroppedBuckets | None,
     ) -> None:
         """``older``: the runs below those of the task; none: the outcome is the end of the store."""
         super().__init__(workshop)
@@ -350,9 +350,9 @@ def _in_slices(batches: Iterable[Block]) -> Iterator[Block]:
             yield keys[at : at + _SLICE_KEYS], records[at : at + _SLICE_KEYS]
 
 
-def _without(batches: Iterable[Block], drop: Drop) -> Iterator[Block]:
+def _without(batches: Iterable[Block], drop: DroppedBuckets) -> Iterator[Block]:
     for keys, records in batches:
-        kept = [at for at, key in enumerate(keys) if not drop(key)]
+        kept = [at for at, key in enumerate(keys) if not drop.covers(key)]
         if len(kept) == len(keys):
             yield keys, records
         else:

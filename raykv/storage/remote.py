@@ -12,8 +12,6 @@ is lost, its unfinished tables are removed and the thread does the work from the
 on without a helper.
 
 Everything here is plain data through ``ports.Helper``; the simulation and the tests call ``Worker`` directly.
-
-Omitted: compactions that leave keys out by a function (``drop``): the thread does them.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ import msgspec
 
 from raykv.config import NodeConfig
 from raykv.ports import HelperLost
+from raykv.records.dropped import DroppedBuckets
 from raykv.storage.blob import UNREADABLE
 from raykv.storage.cache import BlockCache
 from raykv.storage.damage import CorruptBlock, Damage
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from raykv.ports import FileSystem, Helper
-    from raykv.storage.jobs import Building, Drop
+    from raykv.storage.jobs import Building
     from raykv.storage.memtable import Memtable
 
 logger = logging.getLogger("raykv.storage")
@@ -57,6 +56,7 @@ class Merging(msgspec.Struct, frozen=True, array_like=True, tag=1):
     sources: list[list[tuple[TableInfo, list[int]]]]
     lowest: bool
     since_ms: int
+    drop: DroppedBuckets | None = None
 
 
 class Flushing(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -162,21 +162,18 @@ class HelpedWorkshop(Workshop):
         created: list[int],
         damages: list[Damage],
         *,
-        drop: Drop | None,
+        drop: DroppedBuckets | None,
         lowest: bool,
         since_ms: int,
     ) -> Building:
         """See ``Workshop``."""
         size_bytes = sum(table.info.size_bytes for tables in sources for table in tables)
-        if self.helper is not None and drop is None and size_bytes >= self.worth_bytes:
+        if self.helper is not None and size_bytes >= self.worth_bytes:
             plain = [[(table.info, sorted(table.skipped)) for table in tables] for tables in sources]
             before = len(created)
+            message = Merging(self.directory, self.config, plain, lowest, since_ms, drop)
             try:
-                return (
-                    yield from self._elsewhere(
-                        Merging(self.directory, self.config, plain, lowest, since_ms), created, damages
-                    )
-                )
+                return (yield from self._elsewhere(message, created, damages))
             except HelperLost as lost:
                 self._go_on_without(lost, created[before:])
                 del created[before:]
@@ -315,7 +312,7 @@ class Worker:
                 job.tables.append(table)
                 sources[-1].append(table)
         job.building = workshop.merge(
-            sources, [], job.damages, drop=None, lowest=request.lowest, since_ms=request.since_ms
+            sources, [], job.damages, drop=request.drop, lowest=request.lowest, since_ms=request.since_ms
         )
 
     def _step(self, request: Go) -> Answer:

@@ -813,6 +813,6 @@ BETWEEN_NODES = (
         "an unknown bucket is taken for a dropped one",
         "P5",
         "a node with an old state throws the records of a new bucket away",
-        (Edit("raykv.cluster.state:ClusterState.dropped", "bucket_id < self.next_bucket_id and ", ""),),
+        (Edit("raykv.records.dropped:DroppedBuckets.has", "bucket_id < self.next_bucket_id and ", ""),),
     ),
 )

@@ -19,6 +19,7 @@ import msgspec
 from crc32c import crc32c
 
 from raykv.errors import RaykvError
+from raykv.records.dropped import DroppedBuckets
 from raykv.storage import Engine, Identity, NodeDirectory
 from raykv.storage.blob import read_blob
 from raykv.storage.remote import Worker
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
 PATH = "/node"
 BACKUPS = "/backups"
 SNAPSHOT_MANIFEST = "manifest"
-DROPPED = b"~"
-"""Keys from here on belong to a dropped bucket: compactions leave them out, and nobody reads them."""
+DROPPED = b"~~" + bytes(4)
+"""Keys from here on belong to bucket 0, which was dropped: compactions leave them out, and nobody reads them."""
+_DROPPED_BUCKETS = DroppedBuckets(1, frozenset())
 _VERSION_DIGITS = 8
 
 
@@ -165,7 +167,7 @@ def open_engine(fs: FileSystem, config: NodeConfig, directory: NodeDirectory) ->
         fs, f"{PATH}/data", config, merge, mark=directory.identity.mark, run=directory.last_run, owner=directory.owner
     )
     engine.doubt = engine.doubt or directory.doubt_about_register()
-    engine.drop = _is_dropped if config.compression == "lz4" else None  # with it no table is moved as it is
+    engine.drop = _DROPPED_BUCKETS if config.compression == "lz4" else None  # with it no table is moved as it is
     if config.helper_process:
         engine.use_helper(Helper(fs), worth_bytes=0)
     directory.note_data(engine.begin_run(directory.identity.incarnation))
@@ -224,7 +226,3 @@ def _content_of(fs: FileSystem, name: str) -> dict[bytes, bytes]:
     if reader.damages:
         raise RaykvError(f"{reader.damages[0]}")
     return content
-
-
-def _is_dropped(key: bytes) -> bool:
-    return key >= DROPPED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raykv.config import NodeConfig
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
-from raykv.records.keys import encode_key
+from raykv.records.keys import encode_key, storage_prefix
 from raykv.repair import local_copy
 from raykv.repair.merkle import digest
 from raykv.storage import Damage
@@ -413,5 +413,19 @@ def test_what_comes_for_a_partition_that_this_node_is_not_to_hold_any_more_is_no
         assert await local.write(1, [(encode_key(here), world.put_record("v"))], 0) is True
         assert await local.write(1, [(encode_key(given_away), world.put_record("v"))], 0) is False
         assert await local.fetch(1, [encode_key(here), encode_key(given_away)]) == [world.put_record("v"), None]
+
+    world.run(story())
+
+
+def test_what_is_under_no_key_goes_where_there_is_no_other_owner_too(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, _ = one_node(world)
+        key = keys_in(cluster, 3, 1)[0]
+        await cluster.give("n1", key, world.put_record("v"))
+        stray = storage_prefix(3, 1) + b"\x00k"
+        cluster.node("n1")._engine.update(stray, world.put_record("stray"))
+        assert isinstance(await cluster.ask("n1", f.Repair(3, 5.0)), f.Repaired)
+        assert cluster.node("n1")._engine.get(stray) is None
+        assert await cluster.held("n1", key) is not None
 
     world.run(story())

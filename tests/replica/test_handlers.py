@@ -11,9 +11,11 @@ from raykv.cluster.state import encode_state
 from raykv.config import NodeConfig
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
+from raykv.records.dropped import DroppedBuckets
 from raykv.records.keys import LAST_TAG_END, encode_key
 from raykv.records.record import pack_body
 from raykv.replica import handlers
+from raykv.storage.remote import Merging, Request, Worker
 from raykv.versions.causality import NOTHING_SEEN, unpack_causality
 from raykv.versions.dvvset import event, join
 
@@ -434,6 +436,70 @@ def test_records_of_a_dropped_bucket_go_as_compactions_come_by_and_no_others(wor
         assert kept == 400
         assert gone < 30
         assert unknown == 30
+
+    world.run(story())
+
+
+class Helper:
+    """A helper without the process, which notes what it was asked for."""
+
+    def __init__(self, fs: Any) -> None:
+        self.worker = Worker(fs)
+        self.merges: list[Merging] = []
+
+    def call(self, message: bytes) -> bytes:
+        request = msgspec.msgpack.decode(message, type=Request)
+        self.merges += [request] if isinstance(request, Merging) else []
+        return self.worker.handle(message)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_state_with_nothing_dropped_leaves_merges_to_the_helper_and_tables_where_they_are(world: ModuleType) -> None:
+    async def story() -> None:
+        config = NodeConfig(
+            memtable_bytes=16 << 10, block_cache_bytes=0, runs_per_level=2, table_bytes=16 << 10, compression="none"
+        )
+        cluster = world.Cluster(1, copies=1, config=config).start()
+        cluster.tell()
+        engine, helper = cluster.node("n1")._engine, Helper(cluster.disks["n1"])
+        engine.use_helper(helper, worth_bytes=0)
+        names = [f"k{number}" for number in range(900)]
+        for key in [key for key in names if cluster.partition(key) == 0][:30]:
+            await cluster.give("n1", key, world.put_record("x" * 200))
+        (table,) = cluster.flush("n1")
+        for turn in range(6):
+            for key in [key for key in names if cluster.partition(key) == 1][:70]:
+                await cluster.give("n1", key, world.put_record("x" * 200, turn))
+            await world.asyncio.sleep(5)
+        assert len(engine._runs) == 1, "all have been merged"
+        assert helper.merges
+        assert {merge.drop for merge in helper.merges} == {None}
+        assert table in cluster.disks["n1"].files(), "it overlaps no other"
+
+    world.run(story())
+
+
+def test_the_helper_is_told_what_was_dropped(world: ModuleType) -> None:
+    async def story() -> None:
+        config = NodeConfig(memtable_bytes=4096, block_cache_bytes=0, runs_per_level=2, table_bytes=16 << 10)
+        cluster = world.Cluster(1, copies=1, config=config).start()
+        named = msgspec.structs.replace(cluster.state.bucket("default").config, name="gone")
+        cluster.state = cluster.state.with_bucket(named).without_bucket("gone")
+        engine, helper = cluster.node("n1")._engine, Helper(cluster.disks["n1"])
+        engine.use_helper(helper, worth_bytes=0)
+        for number in range(30):
+            await cluster.give("n1", f"k{number}", world.put_record("x" * 200), bucket=2)
+        cluster.tell()
+        for turn in range(4):
+            for number in range(100):
+                await cluster.give("n1", f"l{number}", world.put_record("x" * 200, turn))
+            await world.asyncio.sleep(5)
+        assert helper.merges[-1].drop == DroppedBuckets(3, frozenset([1]))
+        places = [place for place, _ in engine.scan(b"", None)]
+        assert sum(place[5] == 1 for place in places) == 100
+        assert sum(place[5] == 2 for place in places) < 30
 
     world.run(story())
 

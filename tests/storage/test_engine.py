@@ -6,6 +6,7 @@ import random
 import pytest
 
 from raykv.errors import StoreClosed
+from raykv.records.dropped import DroppedBuckets
 from raykv.sim.disk import SimDisk
 from raykv.storage import DiskFull, Engine, EngineFailed, Found
 from raykv.storage.engine import MAX_KEY_BYTES
@@ -211,12 +212,12 @@ def test_hot_keys_do_not_grow_the_log_without_end(drive, disk):
 
 def test_drop_takes_keys_out(drive, disk):
     engine = drive.open(disk)
-    drive.fill(engine, 100, prefix="a")
-    model = drive.fill(engine, 100, prefix="b")
-    engine.drop = lambda key: key.startswith(b"a")
+    drive.fill(engine, 100, prefix="\0\0\0\0\0\1")
+    model = drive.fill(engine, 100, prefix="\0\0\0\0\0\2")
+    engine.drop = DroppedBuckets(2, frozenset())
     drive.flush(engine)
     assert drive.content(engine) == model
-    engine.drop = lambda _: True
+    engine.drop = DroppedBuckets(3, frozenset())
     drive.flush(engine)
     assert drive.content(engine) == {}
     assert drive.files(disk, ".sst") == []

@@ -7,6 +7,8 @@ import msgspec
 import pytest
 
 from raykv.ports import HelperLost
+from raykv.records.dropped import DroppedBuckets
+from raykv.records.keys import storage_prefix
 from raykv.sim.disk import SimDisk
 from raykv.storage.jobs import CompactionJob, FlushJob
 from raykv.storage.remote import Done, Unfinished, Worker, _decode_answer, _decode_request
@@ -77,6 +79,21 @@ def test_the_same_tables_come_of_it(drive, policy):
         assert len(drive.files(disk, ".sst")) == tables
         assert {*helper.kinds} == ({"Flushing", "Merging", "Go"} if helped else set())
     assert found[0] == found[1]
+
+
+def test_what_was_dropped_is_left_out_by_the_helper(drive, disk):
+    helper = Helper(disk)
+    engine = opened(drive, disk, helper)
+    keys = [storage_prefix(partition, bucket) + b"\x02k" for partition in (0, 7) for bucket in (1, 2, 3)]
+    for version in (1, 2, 3):
+        for key in keys:
+            engine.replace(key, b"%08d" % version + bytes(1000))
+        drive.sync(engine)
+    engine.drop = DroppedBuckets(3, frozenset([1]))
+    drive.flush(engine)
+    assert "Merging" in helper.kinds
+    assert engine._workshop.helper is helper
+    assert [*drive.content(engine)] == [key for key in keys if key[5] != 2], "bucket 3 is not known yet"
 
 
 @pytest.mark.parametrize("after", range(0, 40, 3))
