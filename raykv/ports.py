@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
@@ -157,11 +157,13 @@ class LaunchFailed(Exception):
 class Launcher(Protocol):
     """Starts and stops storage processes, and reports their end."""
 
-    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
+    async def directories(
+        self, *, everywhere: bool = False, preferred: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """Find this store's data directories (those with an identity): node id -> the host of the directory.
 
         ``everywhere``: on every available host, not only on the supervisor's. Hosts that do not answer in time are
-        left out.
+        left out. ``preferred``: node id -> the host to return if several have a directory of the node, and it ran there.
         """
         ...
 

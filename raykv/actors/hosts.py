@@ -123,14 +123,17 @@ def ask_the_others(
     return found, {host: why for host, why in silent.items() if host not in found}
 
 
-def places(looks: dict[str, Look], there: Sequence[str]) -> dict[str, str]:
+def places(looks: dict[str, Look], there: Sequence[str], preferred: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return node id -> the host that holds its directory, sorted. ``there``: the names of the living hosts.
 
     Hosts that share a file system all see the directory; the node then belongs to its last host, if that one lives.
+    ``preferred``: node id -> host; of several directories of one node, that which last ran there.
     """
     found: dict[str, str] = {}
     for host, look in sorted(looks.items()):
         for node_id, last in look.nodes.items():
+            if host == last == (preferred or {}).get(node_id):
+                found[node_id] = host
             found.setdefault(node_id, last if last in there else host)
     return dict(sorted(found.items()))
 

@@ -23,7 +23,7 @@ from raykv.node.node import NodeSpec
 from raykv.ports import Host, Known, Launched, LaunchFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from raykv.config import NodeConfig, StoreConfig
     from raykv.ports import FileSystem
@@ -70,14 +70,16 @@ class RayLauncher:
         self._handles: dict[str, Any] = {}
         self._notes: set[asyncio.Task[None]] = set()
 
-    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
+    async def directories(
+        self, *, everywhere: bool = False, preferred: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """See ``ports.Launcher``."""
-        return await self._in_thread(self._places, everywhere)
+        return await self._in_thread(self._places, everywhere, preferred)
 
-    def _places(self, everywhere: bool) -> dict[str, str]:
+    def _places(self, everywhere: bool, preferred: Mapping[str, str] | None) -> dict[str, str]:
         here = hosts.this_host()
         looks = hosts.look_everywhere(self._path) if everywhere else {here: hosts.look_here(self._fs, self._path)}
-        return hosts.places(looks, there=[host.name for host in hosts.hosts(looks)])
+        return hosts.places(looks, there=[host.name for host in hosts.hosts(looks)], preferred=preferred)
 
     async def founded(self) -> bool:
         """See ``ports.Launcher``."""

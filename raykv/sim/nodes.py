@@ -27,7 +27,7 @@ from raykv.storage.damage import EngineFailed
 from raykv.storage.directory import DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from raykv.config import NodeConfig, StoreConfig
     from raykv.ports import Metrics
@@ -239,9 +239,11 @@ class SimLauncher:
         self._world = world
         self._supervisor = supervisor
 
-    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
+    async def directories(
+        self, *, everywhere: bool = False, preferred: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """See ``ports.Launcher``. All directories on hosts that are up are found in any case."""
-        del everywhere
+        del everywhere, preferred
         found = {}
         for node_id, host in sorted(self._world.hosts.items()):
             if not host.up:

@@ -257,6 +257,8 @@ class Supervisor:
             raise CorruptData(f"store {self._name!r}: its path and its nodes disagree on how it was founded")
         if state.store_id != self._store_id:
             raise InvalidOption(f"the directories hold another store ({state.config.name!r})")
+        for node_id in await self._watch.start_where_they_joined(state.ring.members):
+            answers.pop(node_id, None)
         deadline_s = self._clock.monotonic_s() + MAJORITY_TIMEOUT_S
         while True:
             await self._bring_up_elsewhere(state.ring.members)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from raykv.cluster.register import Register
     from raykv.ports import Clock, Launched, Launcher, Transport
+    from raykv.ring import Member
     from raykv.supervision.chronicle import Chronicle
 
 logger = logging.getLogger("raykv.supervisor")
@@ -112,6 +113,8 @@ class Watch:
         self._undecided: dict[str, float] = {}
         """Since when it has been undecided whether a node ever ran."""
         self._verdicts = Verdicts(expires_s=WORD_EXPIRES_S)
+        self._adopted: set[str] = set()
+        """Nodes whose processes ran when this supervisor began."""
         self._silent: set[str] = set()
         """Nodes that missed several pings in a row."""
         self._out_of_reach: set[str] = set()
@@ -147,6 +150,8 @@ class Watch:
         async def one(node_id: str) -> None:
             self.nodes.setdefault(node_id, Node(since_s=self._clock.monotonic_s()))
             launched = await self._launcher.adopt(node_id, ADOPT_TIMEOUT_S)
+            if launched is not None:
+                self._adopted.add(node_id)
             self.up(node_id, launched or await self.launch(node_id, take_over=False, timeout_s=BRING_UP_TIMEOUT_S))
 
         results = await asyncio.gather(*(one(node_id) for node_id in nodes), return_exceptions=True)
@@ -163,6 +168,30 @@ class Watch:
             elif isinstance(result, BaseException):
                 raise result
         return unusable
+
+    async def start_where_they_joined(self, members: Sequence[Member]) -> list[str]:
+        """Start nodes that have a second directory anew, on the host where they joined; return them.
+
+        The directory found first may be what an attempt to join has left: empty, complete by its own account, and without
+        what the member has promised. What it answered does not count.
+        """
+        joined = {
+            each.node_id: each.host for each in members if self.hosts_of.get(each.node_id, "") not in {"", each.host}
+        }
+        if not joined:
+            return []
+        places = await self._launcher.directories(everywhere=True, preferred=joined)
+        twice = [node_id for node_id, host in sorted(joined.items()) if host and places.get(node_id) == host]
+        self.hosts_of.update({node_id: joined[node_id] for node_id in twice})
+        # A process that has run all the while is left alone.
+        again = [node_id for node_id in twice if node_id not in self._adopted]
+        for node_id in again:
+            logger.warning(
+                "store %s: node %s is started on host %s, where it joined", self._name, node_id, joined[node_id]
+            )
+            await self.stop_node(node_id)
+        await self.bring_up(again)
+        return again
 
     async def _tend(self, node_id: str) -> None:
         """Keep one node up, for ever."""

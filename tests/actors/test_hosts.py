@@ -58,6 +58,11 @@ def test_a_directory_is_where_its_node_last_ran_if_that_host_is_there() -> None:
     assert places(looks, ["h1", "h2"]) == {"n1": "h1", "n2": "h2", "n3": "h1"}
     assert places({"h1": Look(nodes=shared)}, ["h1", "h2"])["n2"] == "h2", "seen from one of the hosts that share it"
     assert places({"h9": Look(nodes={"n2": "h2"})}, ["h9"]) == {"n2": "h9"}, "the machine has another name by now"
+    apart = {"h1": Look(nodes={"n2": "h1"}), "h2": Look(nodes={"n2": "h2"}), "h3": Look(nodes={"n2": "h3"})}
+    there = ["h1", "h2", "h3"]
+    assert places(apart, there) == places(apart, there, {"n2": "h9"}) == {"n2": "h1"}
+    assert places(apart, there, {"n2": "h2"}) == {"n2": "h2"}, "it has a directory of its own there"
+    assert places(looks, ["h1", "h2"], {"n2": "h1"})["n2"] == "h2", "there is one, which two hosts share"
 
 
 def test_what_was_set_aside_is_no_node_any_more(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
 
@@ -69,12 +70,19 @@ class Places:
     def __init__(self, launcher: Any) -> None:
         self.here: dict[str, str] = {}
         self.everywhere: dict[str, str] = {}
+        self.twice: dict[str, list[str]] = {}
+        """Node id -> the other hosts on which it has a directory, too."""
         self.there = ["h1", "h2"]
         launcher.directories = self.directories
         launcher.hosts = self.hosts
 
-    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
-        return self.everywhere if everywhere else self.here
+    async def directories(
+        self, *, everywhere: bool = False, preferred: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        found = self.everywhere if everywhere else self.here
+        return found | {
+            node_id: host for node_id, host in (preferred or {}).items() if host in self.twice.get(node_id, ())
+        }
 
     async def hosts(self) -> list[Host]:
         return [Host(name=name, cpus=4.0) for name in self.there]

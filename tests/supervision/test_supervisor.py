@@ -576,6 +576,45 @@ def test_a_host_that_came_back_by_another_name_is_found_by_what_it_holds(world: 
     world.run(story())
 
 
+@pytest.mark.parametrize("there", [["h2"], ["h7"]])
+def test_of_two_directories_of_a_node_that_is_its_own_where_it_joined(world: ModuleType, there: list[str]) -> None:
+    """The other is empty and complete, and was left by a node of that id that did not join."""
+
+    async def story() -> None:
+        bench = await stopped_bench(world)
+        places = Places(bench.launcher)
+        places.here = places.everywhere = {"n1": "h1", "n2": "h1", "n3": "h1"}
+        places.twice["n2"] = there
+        launch, kept, counted = bench.launcher.launch, bench.cluster.disks["n2"], []
+
+        async def launch_there(node_id: str, host: str, **options: Any) -> Any:
+            if node_id == "n2":
+                bench.cluster.kill("n2", "keep")
+                bench.cluster.disks["n2"] = kept if host == "h2" else world.SimDisk()
+            return await launch(node_id, host, **options)
+
+        bench.launcher.launch = launch_there
+        supervisor = bench.supervisor()
+        take_over = supervisor._register.take_over
+
+        async def count(answers: Any) -> Any:
+            counted.append(sorted(answers))
+            return await take_over(answers)
+
+        supervisor._register.take_over = count
+        await supervisor.start()
+        hosts = [host for node_id, host, *_ in bench.launcher.launched if node_id == "n2"]
+        if there == ["h2"]:
+            assert hosts == ["h1", "h2"]
+            assert supervisor._watch.hosts_of["n2"] == "h2"
+            assert bench.cluster.disks["n2"] is kept
+            assert counted == [["n1", "n3"]], "the vote of the other is not one"
+        else:
+            assert hosts == ["h1"], "the machine on which it joined has another name by now"
+
+    world.run(story())
+
+
 def test_a_store_is_found_from_a_host_that_holds_nothing_of_it(world: ModuleType) -> None:
     """Else a store would be founded anew over the other hosts' data."""
 

@@ -42,7 +42,7 @@ from raykv.versions.dvvset import event
 from simulation.bare_cluster import BareCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 
     from raykv.node.node import StorageNode
 
@@ -635,7 +635,9 @@ class Launcher:
         self.needs_s: dict[str, float] = {}
         """Node id -> how long its process needs to start."""
 
-    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
+    async def directories(
+        self, *, everywhere: bool = False, preferred: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         self.surveys += everywhere
         return dict.fromkeys(sorted(self.found), "h1")
 
