@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.supervisor")
 
 LOOK_EVERY_S = 5.0
+MIN_OPS_PER_S = 1e-3
+MIN_SHARE = 1e-3
+"""Lower limits say nothing, and their quotients are beyond what a float holds."""
 
 
 class Scaling:
@@ -64,14 +67,27 @@ class Scaling:
                 if self._policy is None or self._policy.limits != limits:
                     self._policy = Autoscaler(limits)
                     self._policy.changed(self._clock.monotonic_s(), "add")
-                await self._act(await self._decide(self._policy))
+                await self._look(self._policy)
             await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _look(self, policy: Autoscaler) -> None:
+        try:
+            decision = await self._decide(policy)
+        except RaykvError as error:
+            if self._failed != str(error):
+                logger.warning("store %s: %s", self._name, error)
+            self._failed = str(error)
+        else:
+            await self._act(decision)
 
     async def _decide(self, policy: Autoscaler) -> Decision:
         loads, state = await self._measure(), self._state()
         if len(loads) < len(state.ring.members):
             return Decision("nothing", f"only {len(loads)} of {len(state.ring.members)} nodes report their load")
-        return policy.decide(loads, self._clock.monotonic_s(), moving=state.goal is not None, uneven=uneven(state))
+        try:
+            return policy.decide(loads, self._clock.monotonic_s(), moving=state.goal is not None, uneven=uneven(state))
+        except ArithmeticError as error:  # limits from before there were bounds
+            raise InvalidOption(f"autoscaling: nothing follows from these limits: {error}") from None
 
     async def _act(self, decision: Decision) -> None:
         before, self._last = self._last, decision
@@ -157,11 +173,22 @@ def uneven(state: ClusterState) -> bool:
 
 
 def check_limits(limits: dict[str, Any], copies: int) -> ScalingConfig:
-    """Return the limits, checked. Raises ``InvalidOption``: a store needs at least as many nodes as copies."""
+    """Return the limits, checked. Raises ``InvalidOption``: a store needs at least as many nodes as copies.
+
+    The lower bounds are not those of ``ScalingConfig``: a store that has been given such limits must still open.
+    """
     try:
         config = msgspec.convert({"least": copies, **limits}, ScalingConfig)
     except msgspec.ValidationError as error:
         raise InvalidOption(f"autoscaling: {error}") from None
+    for name, least in (
+        ("ops_per_s", MIN_OPS_PER_S),
+        ("low", MIN_SHARE),
+        ("high", MIN_SHARE),
+        ("hot_share", MIN_SHARE),
+    ):
+        if getattr(config, name) < least:
+            raise InvalidOption(f"{name} must be at least {least:g}; got {getattr(config, name):g}")
     if config.least < copies:
         raise InvalidOption(f"least: the store keeps {copies} copies, so it needs as many nodes; got {config.least}")
     return config

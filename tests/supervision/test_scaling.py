@@ -181,9 +181,33 @@ def test_partitions_that_lie_otherwise_than_the_weights_ask_for_are_put_right(wo
 def test_limits_are_checked() -> None:
     assert check_limits({"ops_per_s": 5}, 3) == ScalingConfig(ops_per_s=5.0, least=3)
     assert check_limits({"ops_per_s": 5}, 1).least == 1
-    for wrong in ({"ops_per_s": "x"}, {"ops_per_s": 5.0, "least": 2}, {"ops_per_s": 5.0, "high": 0.3}, {}):
+    for wrong in (
+        {"ops_per_s": "x"}, {"ops_per_s": 5.0, "least": 2}, {"ops_per_s": 5.0, "high": 0.3}, {}, {"ops_per_s": 1e-310},
+        {"ops_per_s": 5.0, "low": 1e-323, "high": 2e-323}, {"ops_per_s": 5.0, "hot_share": 5e-324},
+    ):  # fmt: skip
         with pytest.raises(InvalidOption):
             check_limits(wrong, 3)
+
+
+@pytest.mark.parametrize("absurd", [{"ops_per_s": 1e-310}, {"ops_per_s": 1.0, "low": 1e-323, "high": 2e-323}])
+def test_limits_from_which_nothing_follows_are_reported_and_end_nothing(
+    world: ModuleType, absurd: dict[str, float]
+) -> None:
+    """A store that was given them before they were refused has them in its state."""
+
+    async def story() -> None:
+        bench = asked(world)
+        bench.state = bench.state.with_scaling(ScalingConfig(**absurd))
+        await bench.run_for(12)
+        assert "nothing follows from these limits" in bench.scaling.last_decision()["failed"]
+        with pytest.raises(InvalidOption):
+            await bench.scaling.report()
+        bench.state, bench.used = bench.state.with_scaling(ScalingConfig(**LIMITS)), 0.9
+        await bench.run_for(6)
+        assert bench.done[:1] == ["add"]
+        assert bench.scaling.last_decision()["failed"] == ""
+
+    world.run(story())
 
 
 def test_a_store_grows_by_what_its_nodes_measure(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
