@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,6 +21,9 @@ from raykv.cli.reading import link_to
 from raykv.client import elastic
 from raykv.client.driver import run
 from raykv.config import check_weight
+
+if TYPE_CHECKING:
+    from raykv.client.driver import Link
 
 _wait_option = click.option(
     "--wait/--no-wait", default=True, help="Wait until the partitions have moved.  [default: wait]"
@@ -50,9 +53,8 @@ def add_node(
     """
     link = link_to(store)
     node_id = run(elastic.add_node("auto" if weight is None else weight, zone, host), link)
-    _finish(
-        link, {"store": store, "node_id": node_id, "joined": True}, f"node {node_id} joined", wait, timeout, as_json
-    )
+    facts = {"store": store, "node_id": node_id, "joined": True}
+    _finish(link, facts, f"node {node_id} joined", wait, timeout, as_json, new=node_id)
 
 
 @click.command("remove-node", epilog=examples("raykv remove-node n4"))
@@ -89,7 +91,7 @@ def replace_node(node_id: str, store: str, host: str | None, wait: bool, timeout
     link = link_to(store)
     new = run(elastic.replace_node(node_id, host, timeout), link)
     facts = {"store": store, "node_id": new, "instead_of": node_id}
-    _finish(link, facts, f"node {new} takes the place of {node_id}", wait, timeout, as_json)
+    _finish(link, facts, f"node {new} takes the place of {node_id}", wait, timeout, as_json, new=new)
 
 
 @click.command(
@@ -159,11 +161,13 @@ def rebalance(action: elastic.RebalanceAction, store: str, as_json: bool) -> Non
     click.echo(output.as_json(facts)) if as_json else output.show_text(said[action])
 
 
-def _finish(link: Any, facts: dict[str, Any], said: str, wait: bool, timeout: float, as_json: bool) -> None:
-    """Wait with a progress bar, then report the result."""
+def _finish(
+    link: Link, facts: dict[str, Any], said: str, wait: bool, timeout: float, as_json: bool, *, new: str = ""
+) -> None:
+    """Wait with a progress bar, then report the result. ``new``: the id of the node that was added."""
     if wait:
         with click.progressbar(length=1, label="partitions moved", file=sys.stderr, show_pos=True) as bar:
-            run(elastic.until_balanced(output.progress_on(bar), timeout), link)
+            run(elastic.until_balanced(output.progress_on(bar), timeout, link.monotonic_s, new=new), link)
     click.echo(output.as_json(facts)) if as_json else output.show_text(said)
 
 

@@ -60,8 +60,9 @@ def restart(
             bar.update(0, output.one_line(f"{node_id} {phase}{f': {why}' if why else ''}"))
 
         steps = restarts.restart_nodes(
-            nodes or None, force=force, outdated=outdated, progress=output.progress_on(bar), timeout=timeout, told=told
-        )
+            nodes or None, force=force, outdated=outdated, progress=output.progress_on(bar), timeout=timeout, told=told,
+            monotonic_s=link.monotonic_s,
+        )  # fmt: skip
         done = run(steps, link)
     processes: list[str] = []
     if services:

@@ -624,10 +624,13 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         default on the host with the fewest nodes for its processors or, if nodes ask Ray for processors
         (``NodeConfig.cpus``), wherever these come free, for which Ray may start a machine. ``wait``: until it has its
         share, at most ``timeout`` seconds; ``progress(moved, all)`` receives numbers of partitions. Reads and writes
-        continue throughout. Raises ``InvalidOption``, ``StoreUnavailable``.
+        continue throughout. Raises ``InvalidOption``, ``StoreUnavailable`` (if the partitions take longer, the moves go on,
+        and ``.details["node_id"]`` is the node's id), ``WriteOutcomeUnknown`` (look at ``status()`` before repeating it).
         """
         change = elastic.add_node(weight, zone, host, timeout)
-        return await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
+        return await self._session.run_async(
+            elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s)
+        )
 
     async def remove_node(
         self,
@@ -643,7 +646,7 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         ``add_node``.
         """
         change = elastic.remove_node(node_id)
-        await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
+        await self._session.run_async(elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s))
 
     async def replace_node(
         self,
@@ -660,7 +663,9 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         ``InvalidOption`` if the node is up. ``host``, ``wait`` and the rest: as in ``add_node``.
         """
         change = elastic.replace_node(node_id, host, timeout)
-        return await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
+        return await self._session.run_async(
+            elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s)
+        )
 
     async def restart_nodes(
         self,
@@ -689,7 +694,10 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         >>> await store.aio.restart_nodes(["n2", "n3"])
         ['n2', 'n3']
         """
-        steps = restarts.restart_nodes(nodes, force=force, outdated=outdated, progress=progress, timeout=timeout)
+        steps = restarts.restart_nodes(
+            nodes, force=force, outdated=outdated, progress=progress, timeout=timeout,
+            monotonic_s=self._session.link.monotonic_s,
+        )  # fmt: skip
         return await self._session.run_async(steps)
 
     async def set_weight(
@@ -703,7 +711,7 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
     ) -> None:
         """Change a node's share of the partitions. ``wait`` and the rest: as in ``add_node``."""
         change = elastic.set_weight(node_id, weight)
-        await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
+        await self._session.run_async(elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s))
 
     async def rebalance(self, action: elastic.RebalanceAction) -> None:
         """Stop the moves of partitions ("pause"), continue them ("resume"), or undo those that can be ("abort").

@@ -8,7 +8,7 @@ from raykv.client.exchange import Exchange, ask_info
 from raykv.client.given import called
 from raykv.client.views import ScalingView
 from raykv.config import ScalingConfig, check_choice, check_timeout, real_number, shown, whole_number
-from raykv.errors import InvalidOption, StoreUnavailable
+from raykv.errors import InvalidOption, Overloaded, QuorumNotMet, StoreUnavailable
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
@@ -90,36 +90,55 @@ def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[Scali
     return ScalingView((yield from ask_info(request, ASK_TIMEOUT_S)))
 
 
-def balanced(change: Steps[T], wait: bool, progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[T]:
+def balanced(
+    change: Steps[T],
+    wait: bool,
+    progress: Callable[[int, int], object] | None,
+    timeout: Any,
+    monotonic_s: Callable[[], float],
+) -> Steps[T]:
     """Change the nodes; with ``wait``, until the partitions have moved. Returns the change's result."""
     timeout_s = check_timeout(timeout)
     result = yield from change
     if wait:
-        yield from until_balanced(progress, timeout_s)
+        yield from until_balanced(progress, timeout_s, monotonic_s, new=result if isinstance(result, str) else "")
     return result
 
 
-def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[None]:
+def until_balanced(
+    progress: Callable[[int, int], object] | None, timeout: Any, monotonic_s: Callable[[], float], *, new: str = ""
+) -> Steps[None]:
     """Wait until no partition is left to move. ``progress(moved, all)`` receives numbers of partitions.
+
+    A supervisor that does not answer is started anew, and moves on from there: it is asked again. ``monotonic_s``: the
+    link's clock. ``new``: the id of the node that partitions move to, which an error must not lose.
 
     Raises ``StoreUnavailable`` on a time-out; the moves continue.
     """
-    timeout_s = left_s = check_timeout(timeout)
-    most, rebalancing = 0, None
-    while left_s > 0:
-        status = yield from ask_info(f.GetInfo("status", ASK_TIMEOUT_S), ASK_TIMEOUT_S)
-        rebalancing = status["rebalancing"]
-        left = 0 if rebalancing is None else rebalancing["partitions_left"]
-        most = max(most, left)
-        if progress is not None and most:
-            called(progress, most - left, most)
-        if rebalancing is None:
-            return
+    timeout_s = check_timeout(timeout)
+    until_s = monotonic_s() + timeout_s
+    most, why = 0, ""
+    while (left_s := until_s - monotonic_s()) > 0:
+        ask_timeout_s = min(ASK_TIMEOUT_S, left_s)
+        try:
+            status = yield from ask_info(f.GetInfo("status", ask_timeout_s), ask_timeout_s)
+        except (StoreUnavailable, QuorumNotMet, Overloaded) as error:
+            why = error.message
+        else:
+            rebalancing = status["rebalancing"]
+            left = 0 if rebalancing is None else rebalancing["partitions_left"]
+            most = max(most, left)
+            if progress is not None and most:
+                called(progress, most - left, most)
+            if rebalancing is None:
+                return
+            why = rebalancing["waits_for"]
         yield Exchange([], LOOK_EVERY_S, repeatable=True, pause_s=LOOK_EVERY_S)
-        left_s -= LOOK_EVERY_S
-    why = f" ({rebalancing['waits_for']})" if rebalancing and rebalancing["waits_for"] else ""
+    said = f"node {new} was added, and " if new else ""
     raise StoreUnavailable(
-        f"partitions are still moving after {timeout_s:g} s{why}; the moves continue, and status() shows how many are left"
+        f"{said}partitions are still moving after {timeout_s:g} s{f' ({why})' if why else ''}; the moves continue, and "
+        "status() shows how many are left",
+        **({"node_id": new} if new else {}),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raykv.client.exchange import Exchange, ask_info
 from raykv.client.given import called
 from raykv.config import VERSION, check_timeout, shown
-from raykv.errors import InvalidOption, QuorumNotMet, StoreUnavailable
+from raykv.errors import InvalidOption, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ def restart_nodes(
     outdated: Any,
     progress: Callable[[int, int], object] | None,
     timeout: Any,
+    monotonic_s: Callable[[], float],
     told: Callable[[str, str, str], object] = lambda *_: None,
 ) -> Steps[list[str]]:
     """Restart nodes, one after the other; return those that were restarted.
 
-    ``told(node_id, phase, why)`` receives each phase of each. The rest: ``AsyncStore.restart_nodes``.
+    ``told(node_id, phase, why)`` receives each phase of each. ``monotonic_s``: the link's clock. The rest:
+    ``AsyncStore.restart_nodes``.
     """
     timeout_s = check_timeout(timeout)
     force, outdated = _flag("force", force), _flag("outdated", outdated)
@@ -49,19 +51,19 @@ def restart_nodes(
     if progress is not None:
         called(progress, 0, len(plan))
     for node_id, incarnation in plan.items():
-        left_s, before, answer = timeout_s, ("", ""), _SILENT
+        until_s, before, answer, looked = monotonic_s() + timeout_s, ("", ""), _SILENT, False
         while True:
-            answer, took_s = yield from _ask(f.RestartNode(node_id, incarnation, force, ASK_TIMEOUT_S))
+            answer = yield from _ask(f.RestartNode(node_id, incarnation, force, ASK_TIMEOUT_S))
             if answer["phase"] == "done":
                 break
             if (answer["phase"], answer["why"]) != before:
                 before = answer["phase"], answer["why"]
                 called(told, node_id, *before)
-            if answer["blocked"] and not done and answer["phase"] == "waiting" and left_s == timeout_s:
+            if answer["blocked"] and not done and answer["phase"] == "waiting" and not looked:
                 raise StoreUnavailable(f"nothing was restarted: {answer['why']}", restarted=[], left=[*plan])
             yield Exchange([], LOOK_EVERY_S, repeatable=True, pause_s=LOOK_EVERY_S)
-            left_s -= LOOK_EVERY_S + took_s
-            if left_s <= 0:
+            looked = True
+            if monotonic_s() >= until_s:
                 raise _stopped(node_id, answer, done, [*plan], timeout_s)
         done.append(node_id)
         called(told, node_id, "done", "")
@@ -73,15 +75,15 @@ def restart_nodes(
 _SILENT: dict[str, Any] = {"phase": "", "why": "the supervisor does not answer", "blocked": False}
 
 
-def _ask(request: f.RestartNode) -> Steps[tuple[dict[str, Any], float]]:
-    """Return how far a node is, and about how long nobody has answered. The supervisor may be started anew meanwhile."""
+def _ask(request: f.RestartNode) -> Steps[dict[str, Any]]:
+    """Return how far a node is. The supervisor may be started anew meanwhile; the request may always be repeated."""
     try:
         answer: dict[str, Any] = yield from ask_info(request, ASK_TIMEOUT_S)
-    except QuorumNotMet:
-        return _SILENT, ASK_TIMEOUT_S
+    except (QuorumNotMet, WriteOutcomeUnknown):
+        return _SILENT
     except StoreUnavailable as error:
-        return _SILENT | {"why": error.message}, 0.0
-    return answer, 0.0
+        return _SILENT | {"why": error.message}
+    return answer
 
 
 def _plan(status: Mapping[str, Any], named: list[str] | None, *, outdated: bool) -> dict[str, int]:

@@ -616,10 +616,11 @@ class Store(BlockingStore, Bucket[Any, Any]):
         default on the host with the fewest nodes for its processors or, if nodes ask Ray for processors
         (``NodeConfig.cpus``), wherever these come free, for which Ray may start a machine. ``wait``: until it has its
         share, at most ``timeout`` seconds; ``progress(moved, all)`` receives numbers of partitions. Reads and writes
-        continue throughout. Raises ``InvalidOption``, ``StoreUnavailable``.
+        continue throughout. Raises ``InvalidOption``, ``StoreUnavailable`` (if the partitions take longer, the moves go on,
+        and ``.details["node_id"]`` is the node's id), ``WriteOutcomeUnknown`` (look at ``status()`` before repeating it).
         """
         change = elastic.add_node(weight, zone, host, timeout)
-        return self._session.run(elastic.balanced(change, wait, progress, timeout))
+        return self._session.run(elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s))
 
     def remove_node(
         self,
@@ -635,7 +636,7 @@ class Store(BlockingStore, Bucket[Any, Any]):
         ``add_node``.
         """
         change = elastic.remove_node(node_id)
-        self._session.run(elastic.balanced(change, wait, progress, timeout))
+        self._session.run(elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s))
 
     def replace_node(
         self,
@@ -652,7 +653,7 @@ class Store(BlockingStore, Bucket[Any, Any]):
         ``InvalidOption`` if the node is up. ``host``, ``wait`` and the rest: as in ``add_node``.
         """
         change = elastic.replace_node(node_id, host, timeout)
-        return self._session.run(elastic.balanced(change, wait, progress, timeout))
+        return self._session.run(elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s))
 
     def restart_nodes(
         self,
@@ -681,7 +682,10 @@ class Store(BlockingStore, Bucket[Any, Any]):
         >>> store.restart_nodes(["n2", "n3"])
         ['n2', 'n3']
         """
-        steps = restarts.restart_nodes(nodes, force=force, outdated=outdated, progress=progress, timeout=timeout)
+        steps = restarts.restart_nodes(
+            nodes, force=force, outdated=outdated, progress=progress, timeout=timeout,
+            monotonic_s=self._session.link.monotonic_s,
+        )  # fmt: skip
         return self._session.run(steps)
 
     def set_weight(
@@ -695,7 +699,7 @@ class Store(BlockingStore, Bucket[Any, Any]):
     ) -> None:
         """Change a node's share of the partitions. ``wait`` and the rest: as in ``add_node``."""
         change = elastic.set_weight(node_id, weight)
-        self._session.run(elastic.balanced(change, wait, progress, timeout))
+        self._session.run(elastic.balanced(change, wait, progress, timeout, self._session.link.monotonic_s))
 
     def rebalance(self, action: elastic.RebalanceAction) -> None:
         """Stop the moves of partitions ("pause"), continue them ("resume"), or undo those that can be ("abort").

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from raykv.cluster.background import first_of
-from raykv.errors import StoreUnavailable
-from raykv.ports import PeerDead, PeerFailure
+from raykv.errors import StoreUnavailable, WriteOutcomeUnknown
+from raykv.ports import PeerAbsent, PeerDead, PeerFailure
 from raykv.protocol import frames as f
 from raykv.protocol.requests import SUPERVISOR
 
@@ -35,14 +35,24 @@ class Supervisor:
         self._tasks = tasks
 
     async def ask(self, request: f.SupervisorRequest, timeout_s: float) -> f.SupervisorAnswer:
-        """Return the answer, which may be a refusal. Raises ``StoreUnavailable``, ``CorruptData``."""
+        """Return the answer, which may be a refusal. Raises ``StoreUnavailable``, ``CorruptData``.
+
+        Raises ``WriteOutcomeUnknown`` for what may not be asked twice, if the supervisor may have carried it out: who tries
+        again would add a second node.
+        """
+        repeatable = SUPERVISOR[type(request)].repeatable
         frame = f.supervisor_requests.encode(request)
         try:
-            if SUPERVISOR[type(request)].repeatable:
+            if repeatable:
                 answer = await self._first_answer(frame, timeout_s)
             else:
                 answer = await self._transport.call("supervisor", frame, timeout_s)
         except PeerFailure as failure:
+            if not repeatable and not isinstance(failure, PeerAbsent):
+                raise WriteOutcomeUnknown(
+                    f"the outcome of this command is unknown: the supervisor did not answer ({failure}). It may have been "
+                    "carried out; check status() before repeating it"
+                ) from None
             raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
         return f.supervisor_answers.decode(answer)
 

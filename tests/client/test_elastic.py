@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import raykv
+import raykv.sim
 from raykv.client import elastic
 from raykv.client.driver import run
-from raykv.errors import InvalidOption, StoreUnavailable
+from raykv.errors import InvalidOption, Overloaded, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
+from raykv.ports import PeerSilent
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ def test_autoscaling_is_set_tried_and_asked(link: Any, both: Any) -> None:
 def test_waiting_tells_how_far_it_is(link: Any) -> None:
     link.script = [moving(5), moving(7), moving(3), moving(None)]
     seen: list[tuple[int, int]] = []
-    run(elastic.until_balanced(lambda done, every: seen.append((done, every)), 10), link)
+    run(elastic.until_balanced(lambda done, every: seen.append((done, every)), 10, link.monotonic_s), link)
     assert seen == [(0, 5), (0, 7), (4, 7), (7, 7)]
     assert link.slept == [elastic.LOOK_EVERY_S] * 3
 
@@ -78,8 +81,70 @@ def test_waiting_tells_how_far_it_is(link: Any) -> None:
 def test_waiting_ends(link: Any) -> None:
     link.script = [moving(5, "n4 does not answer")] * 100
     with pytest.raises(StoreUnavailable, match=r"still moving after 1 s \(n4 does not answer\); the moves continue"):
-        run(elastic.until_balanced(None, 1), link)
+        run(elastic.until_balanced(None, 1, link.monotonic_s), link)
     assert len(link.requests) == 4
+
+
+def refused_after(link: Any, seconds: float, error: RaykvError | PeerSilent) -> Any:
+    """Return a step of the link's script."""
+
+    def step(_: Any) -> Any:
+        link.now_s += seconds
+        return error if isinstance(error, PeerSilent) else f.Refused(f.Failed.of(error))
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailable("it restarts"), QuorumNotMet("too late"), Overloaded("too much"), PeerSilent("no answer")],
+)
+def test_a_supervisor_that_restarts_is_waited_for(link: Any, both: Any, error: RaykvError | PeerSilent) -> None:
+    link.script = [f.Info("n4"), moving(5), refused_after(link, 10, error), moving(2), moving(None)]
+    seen: list[tuple[int, int]] = []
+    assert both("add_node", timeout=30, progress=lambda done, every: seen.append((done, every))) == "n4"
+    assert seen == [(0, 5), (3, 5), (5, 5)]
+
+
+def test_the_time_in_which_nobody_answers_counts_and_the_new_nodes_id_is_told(link: Any, both: Any) -> None:
+    for change, given in (("add_node", ()), ("replace_node", ("n2",))):
+        link.script = [f.Info("n4"), *[refused_after(link, 10, StoreUnavailable("it restarts"))] * 100]
+        began_s = link.now_s
+        with pytest.raises(
+            StoreUnavailable, match=r"node n4 was added, and partitions are still moving after 60 s \(it restarts\)"
+        ) as caught:
+            both(change, *given, timeout=60)
+        assert caught.value.details["node_id"] == "n4"
+        assert 60 <= link.now_s - began_s <= 71
+    link.script = [f.Info(None), *[moving(5)] * 10]
+    with pytest.raises(StoreUnavailable, match=r"^partitions are still moving") as caught:
+        both("remove_node", "n1", timeout=1)
+    assert caught.value.details == {}
+
+
+def test_a_node_is_added_though_the_supervisor_restarts_meanwhile() -> None:
+    with raykv.sim.start(seed=3) as world:
+        world.store.put_many({f"k{number}": number for number in range(100)})
+        killed: list[int] = []
+
+        def progress(done: int, every: int) -> None:
+            if not killed:
+                killed.append(every - done)
+                world.kill_supervisor()
+
+        assert world.store.add_node(progress=progress) == "n4"
+        assert killed[0]
+        assert world.store.status()["rebalancing"] is None
+
+
+def test_a_lost_answer_is_no_reason_to_add_another_node() -> None:
+    with raykv.sim.start(seed=3) as world:
+        world.delay("supervisor", "coordinator", by_s=300, for_s=60)
+        with pytest.raises(WriteOutcomeUnknown, match=r"check status\(\) before repeating it"):
+            world.store.add_node(timeout=30)
+        world.heal()
+        world.sleep(30)
+        assert [node["node_id"] for node in world.store.status()["nodes"]] == ["n1", "n2", "n3", "n4"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +155,7 @@ def test_waiting_ends(link: Any) -> None:
         lambda: elastic.add_node("auto", "", None), lambda: elastic.add_node("auto", None, "h" * 201),
         lambda: elastic.add_node("heavy", None, None), lambda: elastic.remove_node(""), lambda: elastic.remove_node(7),
         lambda: elastic.set_weight("n1", "2"), lambda: elastic.rebalance("dance"),
-        lambda: elastic.until_balanced(None, 0),
+        lambda: elastic.until_balanced(None, 0, lambda: 0.0),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_anything_is_sent(link: Any, steps: Any) -> None:
@@ -120,7 +185,7 @@ def test_nodes_join_and_leave_under_writes_and_reads(store_name: str, tmp_path: 
             store.put(f"w{number}", number)
             assert store.get(f"w{number}") == number
         with raykv.connect(store_name) as other:
-            run(elastic.until_balanced(None, 60), other._session.link)
+            run(elastic.until_balanced(None, 60, time.monotonic), other._session.link)
         assert [node["node_id"] for node in store.status()["nodes"]] == ["n2", "n3", "n4"]
         assert store.get("k0") == "again"
         assert all(store.get(key) == value for key, value in items.items() if key != "k0")

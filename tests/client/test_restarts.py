@@ -12,7 +12,8 @@ import pytest
 import raykv
 import raykv.sim
 from raykv.client import restarts
-from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
+from raykv.errors import InvalidOption, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
+from raykv.protocol import frames as f
 
 KEYS = 24
 
@@ -169,6 +170,24 @@ def test_it_stops_half_way_when_a_node_does_not_come_back_and_the_rest_is_done_l
 def test_wrong_options(given: dict[str, Any], said: str) -> None:
     with raykv.sim.start() as world, pytest.raises(InvalidOption, match=said):
         world.store.restart_nodes(**given)
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("it restarts"), QuorumNotMet("too late"), WriteOutcomeUnknown("it did not answer")]
+)
+def test_the_time_in_which_nobody_answers_counts(link: Any, both: Any, error: RaykvError) -> None:
+    def refused(_: Any) -> Any:
+        link.now_s += 10
+        return f.Refused(f.Failed.of(error))
+
+    nodes = [{"node_id": node_id, "incarnation": 1, "storage": None} for node_id in ("n1", "n2")]
+    link.script = [f.Info({"nodes": nodes}), refused, f.Info({"phase": "done", "why": "", "blocked": False})]
+    link.script += [refused] * 100
+    began_s = link.now_s
+    with pytest.raises(StoreUnavailable, match="Restarted before it: n1; left as they were: none") as caught:
+        both("restart_nodes", timeout=300)
+    assert caught.value.details == {"restarted": ["n1"], "left": ["n2"]}
+    assert 310 <= link.now_s - began_s <= 325
 
 
 def test_only_those_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:

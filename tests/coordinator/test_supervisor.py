@@ -9,9 +9,10 @@ import pytest
 
 from raykv.cluster.background import Background
 from raykv.coordinator.supervisor import ASK_AGAIN_S, Supervisor
-from raykv.errors import StoreUnavailable
-from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent
+from raykv.errors import RaykvError, StoreUnavailable, WriteOutcomeUnknown
+from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.protocol import frames as f
+from raykv.protocol.requests import SUPERVISOR
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -55,7 +56,7 @@ class Line:
             answer = await self.supervisor.ask(request, timeout_s)
             assert isinstance(answer, f.Info)
             found = answer.data
-        except StoreUnavailable as error:
+        except RaykvError as error:
             found = str(error)
         for _ in range(2):  # what is cancelled ends, and is then let go of
             await asyncio.sleep(0)
@@ -86,6 +87,38 @@ def test_what_may_not_be_asked_twice_is_not(world: ModuleType) -> None:
         answer, took_s, asked_s = await Line(world, "lost").ask(DROP)
         assert "no answer in time" in str(answer)
         assert (took_s, asked_s) == (60.0, [0])
+
+    world.run(story())
+
+
+CHANGES = [
+    DROP, f.AddNode(0.0, "", "", 60.0), f.RemoveNode("n1", 60.0), f.ReplaceNode("n1", "", 60.0),
+    f.RestartNode("n1", 1, False, 60.0), f.SetWeight("n1", 2.0, 60.0), f.Rebalance("pause", 60.0),
+    f.Autoscale(None, False, False, 60.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("request_", CHANGES, ids=lambda request: type(request).__name__)
+def test_a_lost_answer_to_a_change_leaves_its_outcome_unknown(world: ModuleType, request_: f.SupervisorRequest) -> None:
+    async def story() -> None:
+        for plan in ("lost", (0.1, PeerDead("it has ended")), (0.1, PeerUnreachable("cut off"))):
+            with pytest.raises(WriteOutcomeUnknown, match=r"may have been carried out; check status\(\) before"):
+                await Line(world, plan).supervisor.ask(request_, 60.0)
+        with pytest.raises(StoreUnavailable, match="the supervisor does not answer: none runs"):
+            await Line(world, (0.1, PeerAbsent("none runs"))).supervisor.ask(request_, 60.0)
+
+    world.run(story())
+
+
+def test_every_request_that_may_not_be_asked_twice_is_among_these_changes() -> None:
+    assert {type(each) for each in CHANGES} == {kind for kind, traits in SUPERVISOR.items() if not traits.repeatable}
+
+
+@pytest.mark.parametrize("request_", [OPEN, STATUS, f.GetClusterUpdate()])
+def test_a_question_that_nobody_answers_may_be_asked_again(world: ModuleType, request_: f.SupervisorRequest) -> None:
+    async def story() -> None:
+        with pytest.raises(StoreUnavailable, match="the supervisor does not answer: no answer in time"):
+            await Line(world, *["lost"] * 4).supervisor.ask(request_, 5.0)
 
     world.run(story())
 
