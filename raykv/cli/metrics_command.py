@@ -35,8 +35,8 @@ def metrics(grafana: bool, alerts: bool, own_names: bool, store: str, timeout: f
 
     Ray's own Prometheus endpoint exports the same metrics every ten seconds, as 'ray_raykv_...'.
     """
-    if grafana and alerts:
-        raise click.UsageError("--grafana and --alerts exclude each other")
+    if alerts and (grafana or as_json):
+        raise click.UsageError("--alerts prints YAML: it goes with neither --grafana nor --json")
     prefix = "" if own_names else RAYS_PREFIX
     if grafana:
         click.echo(json.dumps(metrics_of.dashboard(prefix), indent=2))

@@ -150,12 +150,13 @@ def status(context: click.Context, watch: float | None, store: str, timeout: flo
     while watch is not None:
         try:
             found = run(administration.status(timeout=timeout), link)
-            said = output.as_json(found) if as_json else f"{time.strftime('%H:%M:%S')}  {found!r}"
+            facts, said = found | {"healthy": found.healthy}, repr(found)
         except RaykvError as error:  # it may come back
-            said = f"{time.strftime('%H:%M:%S')}  {type(error).__name__}: {error.message}"
+            facts = {"error": type(error).__name__, "message": error.message}
+            said = f"{type(error).__name__}: {error.message}"
         if not as_json:
             click.clear()
-        click.echo(said) if as_json else output.show_text(said)
+        click.echo(output.as_json(facts)) if as_json else output.show_text(f"{time.strftime('%H:%M:%S')}  {said}")
         time.sleep(watch)
     found = run(administration.status(timeout=timeout), link)
     click.echo(output.as_json(found | {"healthy": found.healthy})) if as_json else output.show_text(repr(found))

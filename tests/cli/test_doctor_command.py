@@ -23,7 +23,9 @@ def run(*args: str, code: int = 0) -> Result:
     return result
 
 
-@pytest.mark.parametrize("args", [["metrics", "--grafana", "--alerts"], ["explain"], ["doctor", "x"]])
+@pytest.mark.parametrize(
+    "args", [["metrics", "--grafana", "--alerts"], ["metrics", "--alerts", "--json"], ["explain"], ["doctor", "x"]]
+)
 def test_wrong_usage(args: list[str]) -> None:
     run(*args, code=2)
 

@@ -149,3 +149,9 @@ def test_status_is_watched_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None
     assert result.stdout.count("store 's'") == 2
     assert "StoreUnavailable: gone for a moment" in result.stdout
     assert CliRunner().invoke(cli, ["status", "--watch", "0"]).exit_code == 2
+    looks.clear()
+    lines = CliRunner().invoke(cli, ["status", "--watch", "1", "--json"]).stdout.splitlines()
+    first, gone, last = map(json.loads, lines)
+    assert first == last
+    assert (first["name"], first["healthy"]) == ("s", True)
+    assert gone == {"error": "StoreUnavailable", "message": "gone for a moment"}
