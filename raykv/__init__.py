@@ -203,6 +203,7 @@ from raykv.config import (
     StoreConfig,
     Versioning,
     check_count,
+    check_node_config,
     check_routing,
     check_store_name,
     check_weight,
@@ -299,6 +300,7 @@ def start(
     if n is not None and n > nodes:
         raise NotEnoughNodes(f"n={n} copies need at least {n} nodes; got nodes={nodes}")
     _check_path(path)
+    config = check_node_config("config", config)
     if not isinstance(adopt, bool):
         raise InvalidOption(f"adopt must be True or False; got {shown(adopt)}")
     if adopt and path is None:
@@ -426,6 +428,7 @@ def restore(
         raise InvalidOption(f"snapshot must be the name of a snapshot; got {shown(snapshot)}")
     if not isinstance(partial, bool):
         raise InvalidOption(f"partial must be True or False; got {shown(partial)}")
+    config = check_node_config("config", config)
     from raykv.actors import backups
 
     return backups.restore(

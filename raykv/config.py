@@ -464,6 +464,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         _settle(self, max_unflushed_bytes=unflushed_bytes)
 
 
+def check_node_config(what: str, value: object) -> NodeConfig | None:
+    """Return ``value`` if it is a ``NodeConfig`` or None: anything else would be ignored, or fail in the nodes."""
+    if value is not None and not isinstance(value, NodeConfig):
+        raise InvalidOption(f"{what} must be a raykv.NodeConfig, or None for the defaults; got {shown(value)}")
+    return value
+
+
 def quorum(n: int) -> int:
     """Return the majority of ``n``: floor(n/2)+1."""
     return n // 2 + 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import raykv
+import raykv.sim
 from raykv.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -58,6 +59,20 @@ def test_weights_and_zones_are_whatever_can_be_gone_over(planned: Callable[..., 
 def test_what_is_no_list_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption):
         raykv.start("planned", nodes=3, **wrong)
+
+
+def test_settings_of_nodes_are_a_node_config_or_none(planned: Callable[..., Any]) -> None:
+    planned(config=None)
+    planned(config=raykv.NodeConfig())
+    for wrong in ({}, {"blok_bytes": 4096}, "x", 0, False, raykv.NodeConfig, [raykv.NodeConfig()]):
+        refused: list[Callable[..., Any]] = [
+            lambda wrong=wrong: raykv.start("planned", config=wrong),
+            lambda wrong=wrong: raykv.restore("/nowhere", "again", config=wrong),
+            lambda wrong=wrong: raykv.sim.start(node=wrong),
+        ]
+        for each in refused:
+            with pytest.raises(InvalidOption, match=r"must be a raykv\.NodeConfig, or None for the defaults; got "):
+                each()
 
 
 @pytest.mark.parametrize("what", ["weights", "zones"])

@@ -47,6 +47,7 @@ from raykv.config import (
     StoreConfig,
     check_choice,
     check_count,
+    check_node_config,
     check_seconds,
     quorum,
     shown,
@@ -119,6 +120,7 @@ def start(
     seed = check_count("seed", seed, -MAX_SEED, MAX_SEED)
     if not isinstance(faults, bool):
         raise InvalidOption(f"faults must be True or False; got {shown(faults)}")
+    node = check_node_config("node", node)
     given: Options = {
         "nodes": nodes, "n": n, "coordinators": coordinators, "faults": faults, "durability": durability,
         "partitions": partitions, "gc_grace_s": gc_grace_s, "replace_after": replace_after, "node": node,
