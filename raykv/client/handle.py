@@ -74,10 +74,13 @@ class Session:
     def link(self) -> Link:
         """The link to the coordinator. Raises ``StoreClosed``."""
         if self._link is None:
-            raise StoreClosed(
-                f"this handle of store {self.name!r} is closed; raykv.connect({self.name!r}) opens a new one"
-            )
+            raise self._ended()
         return self._link
+
+    def _ended(self) -> StoreClosed:
+        return StoreClosed(
+            f"this handle of store {self.name!r} is closed; raykv.connect({self.name!r}) opens a new one"
+        )
 
     @property
     def updates(self) -> Updates:
@@ -176,10 +179,12 @@ class LazySession(Session):
     @property
     def _arrived(self) -> Session:
         if self._there is None:
+            if not self.is_open:  # before Ray is joined
+                raise self._ended()
             import raykv
 
             self._there = raykv.connect(self.name, routing=self.routing)._session  # noqa: SLF001 - the same class
-            if self._closed:
+            if self._closed:  # meanwhile, by another thread
                 self._there.close()
         return self._there
 

@@ -157,6 +157,28 @@ def test_a_copy_is_a_handle_of_its_own(store: Any, link: Any, monkeypatch: pytes
         assert store.get("a") is None
 
 
+def test_a_closed_copy_says_so_and_does_not_connect(store: Any, link: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[str] = []
+
+    def connect(name: str, *, routing: Any) -> Any:
+        connected.append(name)
+        return Store(name, link, routing=routing)
+
+    monkeypatch.setattr(raykv, "connect", connect)
+    uses: list[Any] = [
+        lambda handle: handle.get("a"), lambda handle: handle.bucket("carts"), lambda handle: handle.counter("c").add(),
+        lambda handle: handle.lock("l").acquire(), lambda handle: asyncio.run(handle.aio.get("a")),
+        lambda handle: asyncio.run(handle.aio.counter("c").add()), lambda handle: handle.status(),
+    ]  # fmt: skip
+    for other in (copy.copy(store), pickle.loads(pickle.dumps(store))):
+        other.close()
+        other.close()
+        for use in uses:
+            with pytest.raises(StoreClosed, match=r"this handle of store 'shop' is closed; raykv\.connect\('shop'\)"):
+                use(other)
+    assert connected == []
+
+
 def test_an_async_with_block_closes_the_handle(store: Any) -> None:
     async def story() -> None:
         async with store.aio as aio:
