@@ -6,7 +6,9 @@ browser shares cookies between all ports of a host: the port is part of the cook
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import io
 import secrets
 import socket
 import threading
@@ -29,8 +31,13 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 4096
 MAX_COOKIES = 1000
 """Looked through for the page's own; what is sent is bounded by the longest line that the base class takes, too."""
+MAX_REQUEST_BYTES = 256 * 1024
+"""Head and body. Browsers and servers commonly take heads of 8 to 64 KiB."""
 MAX_THREADS = 256
-SOCKET_TIMEOUT_S = 15.0
+REQUEST_TIMEOUT_S = 15.0
+"""For a whole request, and for an answer: a connection that sends a byte now and then is closed like one that is silent."""
+PARTING_S = 1.0
+"""How long a connection waits for the thread of another one that makes room for it."""
 WRONG_TOKEN_S = 0.5
 """How long a wrong token waits for its answer."""
 LIST_EVERY_S = 5.0
@@ -142,19 +149,30 @@ class Dashboard:
 
 
 class _Server(ThreadingHTTPServer):
+    """Serves ``MAX_THREADS`` connections, each in a thread.
+
+    Where all are taken, the stranger that has been there for longest makes room: who has shown neither cookie nor token.
+    Addresses tell nobody apart here, as all who come through a tunnel, and all users of the host, have the same.
+    """
+
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], dashboard: Dashboard) -> None:
         self.dashboard = dashboard
         self._room = threading.BoundedSemaphore(MAX_THREADS)
+        self._lock = threading.Lock()
+        self._strangers: dict[socket.socket, None] = {}
+        """Connections without a cookie so far, the oldest first."""
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection if there is room for it."""
-        if not self._room.acquire(blocking=False):
+        """Take a connection if there is room for it, or can be made."""
+        if not self._room.acquire(blocking=False) and not (self._part() and self._room.acquire(timeout=PARTING_S)):
             self.shutdown_request(request)
             return
+        with self._lock:
+            self._strangers[request] = None
         try:
             super().process_request(request, client_address)
         except BaseException:
@@ -168,15 +186,79 @@ class _Server(ThreadingHTTPServer):
         finally:
             self._room.release()
 
+    def _part(self) -> bool:
+        """End the connection of the oldest stranger, if there is one."""
+        with self._lock:  # nobody closes it meanwhile
+            stranger = next(iter(self._strangers), None)
+            if stranger is None:
+                return False
+            del self._strangers[stranger]
+            with contextlib.suppress(OSError):  # it has ended by itself
+                stranger.shutdown(socket.SHUT_RDWR)
+            return True
+
+    def know(self, request: Any) -> None:
+        """Take a connection for one of somebody who has the token."""
+        with self._lock:
+            self._strangers.pop(request, None)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.know(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: whoever connects may break off."""
+
+
+class _Incoming(io.RawIOBase):
+    """What a connection sends, request by request, each of bounded length and within a bounded time."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to wait for a request."""
+        self._until_s = time.monotonic() + self._timeout_s
+        self._room_bytes = MAX_REQUEST_BYTES
+
+    def readable(self) -> bool:
+        """See ``io.RawIOBase``."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See ``io.RawIOBase``. Raises ``TimeoutError`` for what is too slow, or too much."""
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0 or self._room_bytes <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left_s)
+        try:
+            count = self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(self._timeout_s)  # for the answer
+        self._room_bytes -= count
+        return count
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "raykv", ""
-    timeout = SOCKET_TIMEOUT_S
+    timeout = REQUEST_TIMEOUT_S
+
+    def setup(self) -> None:
+        """Take a connection."""
+        super().setup()
+        self.rfile.close()
+        self._incoming = _Incoming(self.connection, self.timeout)
+        self.rfile = io.BufferedReader(self._incoming)
+
+    def handle_one_request(self) -> None:
+        """Take and answer a request."""
+        self._incoming.begin()
+        super().handle_one_request()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Log nothing."""
@@ -265,6 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(WRONG_TOKEN_S)
             self._send(page.login("That is not the token."), "text/html", status=HTTPStatus.FORBIDDEN)
             return
+        self.server.know(self.request)
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Set-Cookie", f"{dashboard.cookie}={dashboard.session}; HttpOnly; SameSite=Strict; Path=/")
         self.send_header("Location", "/")
@@ -297,7 +380,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_known(self) -> bool:
         dashboard = self.server.dashboard
         given = cookies(self.headers.get("Cookie", ""), dashboard.cookie)
-        return any(hmac.compare_digest(value.encode(), dashboard.session.encode()) for value in given)
+        known = any(hmac.compare_digest(value.encode(), dashboard.session.encode()) for value in given)
+        if known:
+            self.server.know(self.request)
+        return known
 
     # ---- answers ----
 

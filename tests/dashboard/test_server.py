@@ -6,12 +6,15 @@ import gzip
 import http.client
 import json
 import re
+import socket
+import threading
+import time
 from urllib.parse import urlencode
 
 import pytest
 
 from raykv import sim
-from raykv.dashboard import Dashboard, Feed, Shown
+from raykv.dashboard import Dashboard, Feed, Shown, server
 from raykv.dashboard.server import MAX_COOKIES, cookies
 from raykv.errors import QuorumNotMet
 
@@ -189,6 +192,100 @@ def test_too_much_is_refused_before_it_is_read(browser):
     assert browser.ask("POST", "/login", "x" * 5000)[0].status == 413
     answer, _ = browser.ask("POST", "/login", "token=a", Content_Length="many")
     assert answer.status in {400, 413}
+
+
+@pytest.fixture
+def dripping():
+    """A function that opens connections to a port, which send a byte of a head now and then."""
+    over, opened, dripped = threading.Event(), [], []
+
+    def drip(connection):
+        try:
+            while not over.wait(0.02):
+                connection.sendall(b"x")
+        except OSError:
+            dripped.append(connection)
+
+    def begin(port, count):
+        for _ in range(count):
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+            opened.append((connection, threading.Thread(target=drip, args=(connection,))))
+            opened[-1][1].start()
+        return dripped
+
+    yield begin
+    over.set()
+    for connection, thread in opened:
+        thread.join()
+        connection.close()
+
+
+def until(condition, wait_s=10.0):
+    deadline_s = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it does not come to be"
+        time.sleep(0.01)
+
+
+def test_a_request_that_drips_is_ended_as_one_that_does_not_come(looks, monkeypatch, dripping):
+    monkeypatch.setattr(server._Handler, "timeout", 0.3)
+    with opened(looks) as dashboard:
+        dripped = dripping(dashboard.port, 3)
+        until(lambda: len(dripped) == 3)
+        body = f"POST /login HTTP/1.1\r\nHost: 127.0.0.1:{dashboard.port}\r\nSec-Fetch-Site: same-origin\r\n"
+        with socket.create_connection(("127.0.0.1", dashboard.port), timeout=10) as slow:
+            slow.sendall(f"{body}Content-Length: 4000\r\n\r\n".encode())
+            with pytest.raises(OSError, match=r"reset|[Pp]ipe"):  # noqa: PT012 - each byte may be the last one
+                for _ in range(500):
+                    slow.sendall(b"x")
+                    time.sleep(0.02)
+
+
+def test_strangers_that_drip_lock_nobody_out(looks, monkeypatch, dripping):
+    monkeypatch.setattr(server, "MAX_THREADS", 8)
+    with opened(looks) as dashboard:
+        browser = Browser(dashboard)
+        browser.login()
+        known = http.client.HTTPConnection("127.0.0.1", dashboard.port, timeout=10)
+        ask = {"Host": browser.host, "Cookie": browser.cookie}
+        known.request("GET", "/api/stores", headers=ask)
+        known.getresponse().read()
+        dripping(dashboard.port, 20)
+        began_s = time.monotonic()
+        assert Browser(dashboard).ask("GET", "/")[0].status == 200
+        assert browser.ask("GET", "/api/stores")[0].status == 200
+        assert time.monotonic() - began_s < server.REQUEST_TIMEOUT_S / 2, "at once, whatever the drips' time-out"
+        kept = known.sock
+        known.request("GET", "/api/stores", headers=ask)
+        assert known.getresponse().status == 200
+        assert known.sock is kept, "who has the token keeps the connection"
+        known.close()
+        until(lambda: len(dashboard._server._strangers) <= 8)
+
+
+def test_where_all_have_the_token_nobody_makes_room(looks, monkeypatch):
+    monkeypatch.setattr(server, "MAX_THREADS", 2)
+    with opened(looks) as dashboard:
+        browser = Browser(dashboard)
+        browser.login()
+        kept = [http.client.HTTPConnection("127.0.0.1", dashboard.port, timeout=10) for _ in range(2)]
+        for _ in range(2):
+            for connection in kept:
+                connection.request("GET", "/api/stores", headers={"Host": browser.host, "Cookie": browser.cookie})
+                assert connection.getresponse().read() == b'["simulated"]'
+            with pytest.raises((OSError, http.client.HTTPException)):
+                browser.ask("GET", "/")
+        for connection in kept:
+            connection.close()
+
+
+def test_a_head_without_end_is_not_read_to_its_end(dashboard):
+    with socket.create_connection(("127.0.0.1", dashboard.port), timeout=10) as endless:
+        endless.sendall(b"GET / HTTP/1.1\r\n")
+        with pytest.raises(OSError, match=r"reset|[Pp]ipe"):  # noqa: PT012 - each line may be the last one
+            for number in range(90):
+                endless.sendall(f"X{number}: {'x' * 60_000}\r\n".encode())
 
 
 def test_a_port_that_is_taken(dashboard, looks):
