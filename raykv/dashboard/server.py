@@ -24,7 +24,7 @@ from raykv.dashboard import page
 from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from raykv.dashboard.feed import Feed, Look
 
@@ -42,7 +42,12 @@ WRONG_TOKEN_S = 0.5
 """How long a wrong token waits for its answer."""
 LIST_EVERY_S = 5.0
 MAX_STORES = 100
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+HTTP_PORT = 80
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the user's choice
+"""What stands for all addresses of the host, and one of these."""
+MAPPED = "::ffff:"
+"""Begins an IPv4 address where IPv6 is listened to."""
 
 
 def cookies(header: str, name: str) -> list[str]:
@@ -55,6 +60,26 @@ def cookies(header: str, name: str) -> list[str]:
     """
     pairs = (each.partition("=") for each in header.split(";", MAX_COOKIES)[:MAX_COOKIES])
     return [value.strip() for each, _, value in pairs if each.strip() == name]
+
+
+def bracketed(name: str) -> str:
+    """Return a host as it stands in an address: an IPv6 address in brackets, without the zone that is its host's own."""
+    return f"[{name.partition('%')[0]}]" if ":" in name and not name.startswith("[") else name
+
+
+def authority(host: str, port: int) -> str:
+    """Return a ``Host`` as it is compared: in lower case, and with the port that browsers leave out.
+
+    >>> authority("MyHost", 80)
+    'myhost:80'
+    """
+    left_out = f":{HTTP_PORT}" if port == HTTP_PORT else ""
+    return host.lower().removesuffix(left_out) + left_out
+
+
+def is_asked_for(host: str, names: Iterable[str], port: int) -> bool:
+    """Return whether a ``Host`` means one of these names, or addresses, and this port."""
+    return authority(host, port) in {f"{bracketed(name).lower()}:{port}" for name in names}
 
 
 class Shown(NamedTuple):
@@ -93,17 +118,14 @@ class Dashboard:
         self._server = _Server((host, port), self)
         self.port: int = self._server.server_address[1]
         self.cookie = f"raykv-{self.port}"
-        names = (
-            {host, *LOOPBACK} if host in {"127.0.0.1", "localhost", "::1"} else {host, socket.gethostname(), *LOOPBACK}
-        )
-        self.hosts = {f"{name}:{self.port}" for name in names}
+        self.names = {host, *LOOPBACK} if host.lower() in LOOPBACK else {host, socket.gethostname(), *LOOPBACK}
         self._thread = threading.Thread(target=self._server.serve_forever, name="raykv-dashboard-http", daemon=True)
 
     @property
     def url(self) -> str:
         """The page's address, without the token."""
         host = str(self._server.server_address[0])
-        return f"http://{'127.0.0.1' if host in {'0.0.0.0', '127.0.0.1'} else host}:{self.port}/"  # noqa: S104 - shown only
+        return f"http://{bracketed(ALL_ADDRESSES.get(host, host))}:{self.port}/"
 
     def stores(self) -> list[str]:
         """Return the stores that may be looked at."""
@@ -160,6 +182,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], dashboard: Dashboard) -> None:
         self.dashboard = dashboard
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._room = threading.BoundedSemaphore(MAX_THREADS)
         self._lock = threading.Lock()
         self._strangers: dict[socket.socket, None] = {}
@@ -365,10 +388,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_ours(self, *, changes: bool = False) -> bool:
         """Refuse what was meant for another host, or comes from a page of another origin."""
         dashboard, host = self.server.dashboard, self.headers.get("Host", "")
-        here = self.connection.getsockname()[0]  # where it was reached: a rebound name is a name, no address
-        hosts = {*dashboard.hosts, f"[{here}]:{dashboard.port}" if ":" in here else f"{here}:{dashboard.port}"}
+        port = dashboard.port
+        here = self.connection.getsockname()[0].removeprefix(
+            MAPPED
+        )  # where it was reached: no name, which may be rebound
         origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site")
-        fits = host in hosts and (origin is None or origin == f"http://{host}")
+        fits = is_asked_for(host, (*dashboard.names, here), port)
+        if origin is not None:
+            scheme, _, of = origin.partition("://")
+            fits = fits and scheme == "http" and authority(of, port) == authority(host, port)
         if fits and (changes or urlsplit(self.path).path != "/"):  # a link may lead here, no more
             fits = site in {None, "same-origin"}
         if fits and changes and origin is None and site is None:

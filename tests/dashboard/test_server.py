@@ -9,13 +9,13 @@ import re
 import socket
 import threading
 import time
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
 from raykv import sim
 from raykv.dashboard import Dashboard, Feed, Shown, server
-from raykv.dashboard.server import MAX_COOKIES, cookies
+from raykv.dashboard.server import LOOPBACK, MAX_COOKIES, cookies, is_asked_for
 from raykv.errors import QuorumNotMet
 
 
@@ -192,6 +192,65 @@ def test_too_much_is_refused_before_it_is_read(browser):
     assert browser.ask("POST", "/login", "x" * 5000)[0].status == 413
     answer, _ = browser.ask("POST", "/login", "token=a", Content_Length="many")
     assert answer.status in {400, 413}
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "fits"),
+    [
+        ("127.0.0.1:8300", 8300, True),
+        ("localhost:8300", 8300, True),
+        ("LocalHost:8300", 8300, True),
+        ("[::1]:8300", 8300, True),
+        ("myhost.example:8300", 8300, True),
+        ("MyHost.example:8300", 8300, True),
+        ("[2001:db8::a]:8300", 8300, True),
+        ("[fe80::1]:8300", 8300, True),
+        ("::1:8300", 8300, False),
+        ("localhost", 8300, False),
+        ("localhost:80", 8300, False),
+        ("localhost:8301", 8300, False),
+        ("evil.example:8300", 8300, False),
+        ("localhost.evil.example:8300", 8300, False),
+        ("", 8300, False),
+        ("localhost", 80, True),
+        ("localhost:80", 80, True),
+        ("MYHOST.example", 80, True),
+        ("[::1]", 80, True),
+        ("[2001:DB8::A]:80", 80, True),
+        ("localhost:8300", 80, False),
+        ("localhost:80:80", 80, False),
+        ("evil.example", 80, False),
+        ("", 80, False),
+        (":80", 80, False),
+    ],
+)
+def test_which_hosts_are_its_own(host, port, fits):
+    names = ("MyHost.Example", "2001:db8::A", "fe80::1%eth0", *LOOPBACK)
+    assert is_asked_for(host, names, port) is fits
+
+
+def test_browsers_leave_port_80_out_of_host_and_origin(browser, dashboard, monkeypatch):
+    monkeypatch.setattr(server, "HTTP_PORT", dashboard.port)
+    for host in ("127.0.0.1", "LOCALHOST", f"localhost:{dashboard.port}"):
+        browser.host = host
+        assert browser.login()[0].status == 303
+        assert browser.ask("GET", "/api/state", Origin=f"http://{host}")[0].status == 200
+    assert browser.ask("POST", "/api/do/repair", "", Origin="http://127.0.0.1")[0].status == 403
+    assert browser.ask("POST", "/api/do/repair", "", Origin=f"https://{browser.host}")[0].status == 403
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST", "::1", "::"])
+def test_it_is_reached_by_the_address_that_it_says_itself(looks, host):
+    try:
+        dashboard = opened(looks, host=host)
+    except OSError:
+        pytest.skip("this host has no IPv6")
+    with dashboard:
+        address = urlsplit(dashboard.url)
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+        connection.request("GET", "/", headers={"Host": address.netloc})
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 @pytest.fixture
