@@ -83,7 +83,7 @@ class Loading:
             return PeerFailure("no time is left")
         try:
             answer = await self._routing.peers.call(
-                node_id, f.Write(request.bucket_id, items), len(items), timeout_s, epoch
+                node_id, f.Write(request.bucket_id, items, stored=True), len(items), timeout_s, epoch
             )
         except PeerFailure as failure:
             return failure

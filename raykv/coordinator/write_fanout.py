@@ -54,7 +54,7 @@ class WriteFanout:
         *,
         hints: bool = False,
     ) -> None:
-        """Make one; a ``restamper``, if given, restamps ``records`` in place.
+        """Make one; a ``restamper``, if given, restamps ``records`` in place. Without one they are stored somewhere already.
 
         ``hints``: whether nodes that miss a record get one; always with a ``restamper``, which makes it a client's write.
         ``made_ms``: since when the records may exist elsewhere (see ``frames.Write``); None: they are new.
@@ -103,7 +103,7 @@ class WriteFanout:
     def _send(self, fan: Fanout[list[tuple[int, int]]], asks: Asks) -> None:
         for node_id, indexes in asks.items():
             items = [(self._keys[index], self._records[index]) for index in indexes]
-            body = f.Write(self._entry.bucket_id, items, self._made_ms)
+            body = f.Write(self._entry.bucket_id, items, self._made_ms, stored=self._restamper is None)
             fan.send(node_id, body, len(indexes), [(index, self._round.attempt(index)) for index in indexes])
 
     def _stand_in(self, fan: Fanout[list[tuple[int, int]]], *, silent: bool) -> None:

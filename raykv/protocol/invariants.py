@@ -98,9 +98,11 @@ P7. An acknowledged write stands above what it could have seen
     the write again above that time, once and under the same operation id. ``vector``: a write without a context
     supersedes what N - W + 1 owners show in its first round, which includes every write acknowledged before. Stamps
     exceed every time in the context, in what was shown and in the client's session; a time too far in the future is
-    refused, not adopted. With strict quorums, W + R > N and 2 W > N, a read that begins after an acknowledgement sees
-    that write or a later one. A write that carries its context supersedes that context and nothing else: what is
-    concurrent stays, as siblings. An empty context (read, and found absent) is not the same as none.
+    refused, not adopted. That is the stamper's matter, and the first receiver's: copies of what is stored are kept
+    whatever their time, or P1, P4, P9 and P11 would wait until it has come. With strict quorums, W + R > N and 2 W > N,
+    a read that begins after an acknowledgement sees that write or a later one. A write that carries its context
+    supersedes that context and nothing else: what is concurrent stays, as siblings. An empty context (read, and found
+    absent) is not the same as none.
 
     *Schedule.* Coordinator B's clock is 50 ms slow. It acknowledges a put that is shadowed, everywhere and at once, by
     one that coordinator A acknowledged before.

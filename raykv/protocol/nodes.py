@@ -48,11 +48,15 @@ class Write(Message, frozen=True):
 
     ``made_ms``: when its sender picked up the records, by the sender's wall clock. Records older than half the grace are
     refused as "old": the delete above them may be forgotten by now (P10). 0: not checked.
+
+    ``stored``: they are copies of what nodes hold, or a backup. A time too far ahead was refused when they were new; now the
+    copies have to be kept (P1, P4, P9, P11), and whoever writes over them is refused instead (P7).
     """
 
     bucket_id: lim.BucketId
     items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes]], lim.ITEMS]
     made_ms: int = 0
+    stored: bool = False
 
 
 class Hint(Message, frozen=True):

@@ -458,7 +458,7 @@ class AntiEntropy:
                     for key, record, their in zip(some, mine, theirs, strict=True)
                     if record is not None and (their is None or merge(their, record) != their)
                 ]
-                await self._send(peer, f.Write(bucket_id, lacking, made_ms), done)
+                await self._send(peer, f.Write(bucket_id, lacking, made_ms, stored=True), done)
 
     async def _fetch(self, peer: str, bucket_id: int, keys: list[bytes], done: Mended) -> list[bytes | None]:
         records: list[bytes | None] = []

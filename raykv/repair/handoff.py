@@ -172,7 +172,7 @@ class Handoff:
                     return False
                 continue
             try:
-                write = f.Write(bucket_id, items, made_ms)
+                write = f.Write(bucket_id, items, made_ms, stored=True)
                 answer = await self._peers.call(node_id, write, len(items), CALL_TIMEOUT_S, epoch)
             except PeerFailure as failure:
                 logger.debug("node %s: hints for node %s wait: %s", self._node_id, node_id, failure)

@@ -286,10 +286,10 @@ class LocalCopy:
             if not self._replica.holds(self.partition_of(bucket_id, some[0][0]), bucket_id):
                 taken = False  # the move was postponed meanwhile, and what is here of it dropped
                 break
-            answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms))
+            answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms, stored=True))
             while isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":
                 await self._clock.sleep(OVERLOADED_WAIT_S)
-                answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms))
+                answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms, stored=True))
             self.taken += len(some)
             if isinstance(answer, f.NodeRefused) and answer.reason == "corrupt" and len(some) == 1:
                 logger.error("what another owner holds under %r is no record: %s", some[0][0], answer.message)

@@ -357,7 +357,8 @@ class Replica:
             return self.old(now_ms - request.made_ms)
         if self.no_room and not (self.room_for_deletes and _all_dead([record for _, record in request.items], now_ms)):
             return f.NodeRefused("overloaded", self.no_room), 0
-        checked = [_check(record, now_ms) for _, record in request.items]  # all of them before the first is kept
+        latest_ms = None if request.stored else now_ms
+        checked = [_check(record, latest_ms) for _, record in request.items]  # all of them before the first is kept
         keys = self.storage_keys(request.bucket_id, [key for key, _ in request.items])
         newer: list[int] = []
         position = 0
@@ -485,13 +486,15 @@ def _newer(kept: bytes, record: bytes) -> int:
     return 0 if stamp_of(kept) == stamp_of(record) else time_of(kept)
 
 
-def _check(record: bytes, now_ms: int) -> VersionSet | None:
-    """Return a vector record decoded, None for another. Raises ``CorruptData``, ``ClockTooFarAhead``."""
-    if is_vector(record):
-        versions = vector.check(record)
-        check_not_ahead(dvvset.newest_time(versions), now_ms)
-        return versions
-    time = check(record)
-    if not is_linear(record):  # of those the time orders nothing, and a leader's clock may jump
+def _check(record: bytes, now_ms: int | None) -> VersionSet | None:
+    """Return a vector record decoded, None for another. Raises ``CorruptData``, ``ClockTooFarAhead``.
+
+    ``now_ms``: None for a copy of a stored record, of any time. *Schedule without: all clocks are two hours ahead, writes
+    are acknowledged, and the clocks are set right. For two hours no node is given back what it lost of them, nor can their
+    partition move: copies are refused.*
+    """
+    versions = vector.check(record) if is_vector(record) else None
+    time = check(record) if versions is None else dvvset.newest_time(versions)
+    if now_ms is not None and not is_linear(record):  # of those the time orders nothing, and a leader's clock may jump
         check_not_ahead(time, now_ms)
-    return None
+    return versions

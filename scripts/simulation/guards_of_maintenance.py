@@ -93,7 +93,7 @@ OF_MAINTENANCE = (
         (
             Edit(
                 "raykv.repair.anti_entropy:AntiEntropy._mend",
-                "            await self._send(peer, f.Write(bucket_id, lacking, made_ms), done)",
+                "            await self._send(peer, f.Write(bucket_id, lacking, made_ms, stored=True), done)",
                 "            made_ms = 0",
             ),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from world import Cluster, delete_record, put_record, run, vector_record
 
-from raykv.errors import InvalidKey, InvalidOption, StoreUnavailable
+from raykv.errors import InvalidKey, InvalidOption, StoreUnavailable, WriteOutcomeUnknown
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.versions import merge
@@ -47,6 +47,21 @@ def test_they_are_merged_with_what_is_there_and_twice_is_once():
         assert await cluster.held("n1", "a") == merge(one, other)
         values, _ = await peer.versions("a")
         assert sorted(values) == ["one", "other"]
+
+    run(story())
+
+
+def test_a_time_far_ahead_is_as_good_as_any():
+    async def story():
+        cluster = Cluster(3).start()
+        peer = cluster.coordinator()
+        far = put_record("of a clock that was wrong", 7_200_000)
+        assert await load(peer, [("k", far)], 1.0) == 1
+        for node_id in cluster.ids:
+            assert await cluster.held(node_id, "k") == far
+        with pytest.raises(WriteOutcomeUnknown, match="ahead of this host's clock"):
+            await peer.put("k", "below it", timeout_s=1.0)
+        assert await peer.get("k") == "of a clock that was wrong"
 
     run(story())
 

@@ -138,7 +138,7 @@ CHANGES = (
     ("config.py", '"""Of raykv, as', f'VERSION = "{NEWER}"\n"""Of raykv, as'),
     (NODES, "    with_stats: bool = False\n", '    with_stats: bool = False\n    why: str = "newer"\n'),
     (NODES, "ballot: tuple[int, int] = (0, 0)\n", "ballot: tuple[int, int] = (0, 0)\n    more: int = 7\n"),
-    (NODES, "    made_ms: int = 0\n", "    made_ms: int = 0\n    zone: str = 'a'\n"),
+    (NODES, "    stored: bool = False\n", "    stored: bool = False\n    zone: str = 'a'\n"),
     (NODES, "    epoch: int = 0\n", "    epoch: int = 0\n    trace: bytes = b'newer'\n"),
     (NODES, "class Stop(Message", "class Foresee(Message, frozen=True):\n    far: int\n\n\nclass Stop(Message"),
     (NODES, "    | Stop\n", "    | Stop\n    | Foresee\n"),

@@ -145,6 +145,25 @@ def test_a_write_says_how_old_it_is(world: ModuleType) -> None:
     world.run(story())
 
 
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_write_of_a_clock_that_was_far_ahead_is_given_too(world: ModuleType, counted: bool) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(4, maintenance=True).start()
+        far = world.put_record("v", 7_200_000)
+        for clock in cluster.clocks.values():
+            clock.skew_ms = 7_200_000
+        holder, target, *_ = cluster.owners("a")
+        await cluster.give(holder, "a", far)
+        keep(world, cluster, holder, target, "a", far if counted else b"")
+        for clock in cluster.clocks.values():
+            clock.skew_ms = 0
+        await replay(cluster, holder)
+        assert await cluster.held(target, "a") == far
+        assert waiting(cluster, target) == 0
+
+    world.run(story())
+
+
 @pytest.mark.parametrize(("kind", "age_ms", "goes"), [
     ("strict", 10_000, True),
     ("strict", 10_001, False),

@@ -291,7 +291,6 @@ def test_what_the_node_refuses_is_reported(world: ModuleType, monkeypatch: pytes
     async def story() -> None:
         cluster, local = one_node(world, versioning="vector", gc_grace_s=100.0)
         key = encode_key("a")
-        assert await local.write(1, [(key, world.vector_record(1, "x" * 900, at_ms=100_000))], 0) is False
         assert await local.write(1, [(key, b"garbage")], 0) is True, "which is no record at all, and passed over"
         assert await local.write(1, [(key, world.vector_record(1, "x"))], world.WALL_MS - 50_001) is False
         assert await cluster.held("n1", "a") is None
@@ -300,6 +299,11 @@ def test_what_the_node_refuses_is_reported(world: ModuleType, monkeypatch: pytes
         items = [(key, world.vector_record(2, "x" * 900)), (encode_key("b"), world.vector_record(1, "b"))]
         assert await local.write(1, items, 0) is False
         assert await cluster.held("n1", "b") == world.vector_record(1, "b")
+        far = world.vector_record(1, "x", at_ms=7_200_000)
+        assert await local.write(1, [(encode_key("c"), far)], 0) is True, (
+            "of a clock that was far ahead: it is kept elsewhere"
+        )
+        assert await cluster.held("n1", "c") == far
 
     world.run(story())
 

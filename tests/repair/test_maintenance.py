@@ -313,6 +313,31 @@ def test_a_node_that_lost_its_disk_becomes_complete_and_answers_reads(world: Mod
     world.run(story())
 
 
+@pytest.mark.parametrize("versioning", ["lww", "vector"])
+def test_a_node_becomes_complete_with_writes_of_clocks_that_were_far_ahead(world: ModuleType, versioning: str) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3, versioning=versioning, maintenance=True).start()
+        peer = cluster.coordinator()
+        clocks = [peer.clock, *cluster.clocks.values()]
+        for clock in clocks:
+            clock.skew_ms = 7_200_000
+        for key in KEYS:
+            await peer.put(key, f"value of {key}", w=3)
+        await peer.rest()
+        for clock in clocks:
+            clock.skew_ms = 0
+        cluster.wipe("n2")
+        cluster.revive("n2")
+        await asyncio.sleep(5)
+        assert cluster.node("n2").complete
+        assert await missing(cluster, "n2") == []
+        for key in KEYS:
+            assert await cluster.held("n2", key) == await cluster.held("n1", key) is not None
+        assert cluster.failures == []
+
+    world.run(story())
+
+
 def test_it_answers_no_reads_before_enough_others_gave_all_that_they_have(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
