@@ -15,7 +15,8 @@ order in which hints are replayed does not matter; they go in key order. Nor doe
 node missed them: a record that is merged twice is held once.
 
 **Age.** A hint of a strict bucket is an optimization, and forgotten after ``max_age_s``: from then on it is cheaper to
-compare trees. One that counts is kept for half the grace: after that a delete above it may have been purged (P10).
+compare trees. One that counts is kept for half the grace: after that a delete above it may have been purged (P10). A
+record that replaces another in its hint brings its own age; what merges is as old as its oldest part.
 
 The hints of a node lie in its engine, behind the records of all partitions: one log, one sync, and P3 for both.
 """
@@ -100,12 +101,12 @@ class HintStore:
         newer = 0
         if found is not None:
             known = _decoder.decode(found.record[1:])
-            made_ms, counted = min(made_ms, known.made_ms), counted or known.counted
+            merged = record or known.record
             if known.record and record:
                 merged = merge_bounded(known.record, record)
                 newer = 0 if is_vector(merged) or stamp_of(merged) == stamp_of(record) else time_of(merged)
-                record = merged
-            record = record or known.record
+            made_ms, counted = _since_ms(known, record, merged, made_ms), counted or known.counted
+            record = merged
             self._count(hint_of(place, found.record), -1)
         stored = bytes([KIND_HINT]) + _encode(_Kept(made_ms, counted, record))
         hint = hint_of(place, stored)
@@ -161,6 +162,21 @@ class HintStore:
             self.counts[hint.target] = count
         else:
             del self.counts[hint.target]
+
+
+def _since_ms(known: _Kept, record: bytes, merged: bytes, made_ms: int) -> int:
+    """Return the time of a known hint that is kept again with ``record``: that of the oldest write that is left in it.
+
+    *Schedule for what is replaced: B is away, and D stands in for it whenever k is written. Half a grace after the first of
+    these writes D drops the last one, which it acknowledged a moment ago (P11).*
+    """
+    if not merged:  # what the node holds is of the day on which it is sent
+        return max(made_ms, known.made_ms)
+    if merged == record != known.record:
+        return made_ms
+    if record and merged == known.record != record:
+        return known.made_ms
+    return min(made_ms, known.made_ms)
 
 
 def _place(target: str, bucket_id: int, key: bytes) -> bytes:

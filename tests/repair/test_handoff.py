@@ -164,6 +164,21 @@ def test_a_write_of_a_clock_that_was_far_ahead_is_given_too(world: ModuleType, c
     world.run(story())
 
 
+def test_a_write_that_counts_is_not_given_up_for_the_age_of_one_that_it_replaced(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(4, maintenance=True, sloppy=True, gc_grace_s=100.0).start()
+        owners = cluster.owners("a")
+        (holder,) = {*cluster.ids} - {*owners}
+        old, new = world.put_record("old", 1), world.put_record("new", 2)
+        keep(world, cluster, holder, owners[0], "a", old, age_ms=51_000)
+        keep(world, cluster, holder, owners[0], "a", new, age_ms=2_000)
+        await replay(cluster, holder)
+        assert cluster.node(holder)._maintenance.handoff.expired == 0
+        assert await cluster.held(owners[0], "a") == new
+
+    world.run(story())
+
+
 @pytest.mark.parametrize(("kind", "age_ms", "goes"), [
     ("strict", 10_000, True),
     ("strict", 10_001, False),

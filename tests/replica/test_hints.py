@@ -14,11 +14,13 @@ from raykv.errors import CorruptData
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, stamp
 from raykv.replica import hints
 from raykv.replica.hints import HintsFull, HintStore
 from raykv.sim.disk import SimDisk
 from raykv.storage import Engine
 from raykv.versions import merge, merge_bounded, merging
+from raykv.versions.dvvset import event
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -105,8 +107,6 @@ def test_hints_and_their_count_are_there_after_a_restart(world: ModuleType, flus
     )
 )
 def test_the_count_is_right_whatever_happens(steps: list[tuple[str, int, int, int]]) -> None:
-    from raykv.records.record import pack_body, stamp
-
     engine = opened()
     store = HintStore(engine, 400)
     full = 0
@@ -136,8 +136,46 @@ def test_two_writes_of_a_key_are_one_hint_and_the_newer_is_kept(world: ModuleTyp
     assert store.keep("n1", 1, A, new, 6, counted=False)[0] == 0, "the same once more"
     assert store.keep("n1", 1, A, old, 6, counted=True)[0] == world.time_from_ms(world.WALL_MS + 9), "reported as newer"
     (hint,) = store.waiting("n1")
-    assert (hint.record, hint.made_ms, hint.counted) == (new, 5, True)
+    assert (hint.record, hint.made_ms, hint.counted) == (new, 6, True)
     assert counted_anew(store) == (store.counts, store.bytes)
+
+
+@pytest.mark.parametrize("versioning", ["lww", "vector"])
+def test_what_replaces_a_record_is_as_young_as_it_is_and_what_joins_it_is_not(
+    world: ModuleType, versioning: str
+) -> None:
+    def record(value: str, seen: bytes | None = None) -> bytes:
+        if versioning == "lww":
+            return bytes(world.put_record(value, len(value)))
+        body = pack_body(value[0].encode() * 16, value.encode())
+        return vector.encode(event((value[0].encode() * 8, 1), vector.decode(seen).seen if seen else (), 1, body))
+
+    store = HintStore(opened(), 1 << 20)
+
+    def kept(record: bytes, made_ms: int) -> tuple[bytes, int]:
+        store.keep("n1", 1, A, record, made_ms, counted=True)
+        (hint,) = store.waiting("n1")
+        return hint.record, hint.made_ms
+
+    first = record("a")
+    second = record("bb", first)
+    assert kept(first, 5) == (first, 5)
+    assert kept(first, 8) == (first, 5), "the same write once more"
+    assert kept(second, 7) == (second, 7), "nothing of the first is left"
+    assert kept(first, 4) == (second, 7), "nor does it come back"
+    assert kept(b"", 9) == (second, 7)
+    if versioning == "vector":
+        beside = record("c")
+        assert kept(beside, 9) == (merge(second, beside), 7)
+        assert kept(record("d"), 6)[1] == 6
+
+
+def test_a_key_that_is_missed_again_is_missed_since_then(world: ModuleType) -> None:
+    store = HintStore(opened(), 1 << 20)
+    for made_ms, since_ms in ((5, 5), (9, 9), (7, 9)):
+        store.keep("n1", 1, A, b"", made_ms, counted=False)
+        (hint,) = store.waiting("n1")
+        assert hint.made_ms == since_ms
 
 
 def test_versions_of_a_vector_key_stand_side_by_side_in_its_hint(world: ModuleType) -> None:
