@@ -150,7 +150,7 @@ P10. Deletes are forgotten by all owners or by none
     *Schedules.* A has forgotten a tombstone, B has not: the tombstone flows back for ever. v1 with a ttl superseded v0
     on two owners of three; it expires and is dropped there, and the third owner's v0 spreads again.
 
-    In: ``replica.hints``, ``repair.local_copy``, ``repair.anti_entropy``, ``node.opening``.
+    In: ``replica.hints``, ``repair.local_copy``, ``repair.agreements``, ``repair.anti_entropy``, ``node.opening``.
     Held by: ``tests/repair/test_anti_entropy.py``, ``tests/supervision/test_rebalancing.py``.
 
 P11. Every missed acknowledgement leaves a hint

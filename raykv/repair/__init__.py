@@ -15,8 +15,8 @@ moment at which a delete can be forgotten (P10).
 3. Who heals or takes a partition over promises what those promised of whom it has the records (L3, L9).
 4. Clients come first: work in the background takes a bounded share of the node's time and bytes (``throttle``).
 
-Read from the bottom up: ``throttle``, ``merkle``, ``local_copy`` (the node's own records), ``anti_entropy``,
-``handoff``, ``maintenance`` (the loops that run all of it).
+Read from the bottom up: ``throttle``, ``merkle``, ``local_copy`` (the node's own records), ``agreements`` (what all may
+soon forget), ``anti_entropy``, ``handoff``, ``maintenance`` (the loops that run all of it).
 
 **What is left out.** Deciding who owns what, and when: nodes act on the state that they were given. Copying files:
 records travel one by one, through the same merge as writes.

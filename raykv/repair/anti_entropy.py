@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -36,6 +37,7 @@ from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.keys import LAST_TAG_END
 from raykv.records.limits import MAX_LOOKED_AT
+from raykv.repair.agreements import Agreements
 from raykv.repair.merkle import MAX_DEPTH, Tree, depth_for, differing, digest
 from raykv.versions import dead_since_ms, merge
 
@@ -63,8 +65,8 @@ MAX_ROUNDS = 3
 BATCH_BYTES = 256 * KIB
 LEAVES_BYTES = MAX_FRAME_BYTES // 4
 _ENTRY_OVERHEAD_BYTES = 24
-MAX_AGREED = 1_000_000
-"""The most dead records that this node remembers as held by all owners; others wait for a later repair."""
+_AGREED_AT_ONCE = 1024
+"""The agreements that are looked through between two pauses."""
 
 
 class Healed(Enum):
@@ -150,8 +152,9 @@ class AntiEntropy:
         self._peers = peers
         self._clock = clock
         self._throttle = throttle
-        self._agreed: dict[Entry, int] = {}
-        """Dead records -> when all owners held exactly that (ms, by this node's wall clock)."""
+        self._agreed = Agreements(node_id)
+        self._agreed_by = (0, 0)
+        """The ballot of the state by which the agreements were last cleared of what this node does not hold."""
 
     # ---- answering ----
 
@@ -223,6 +226,9 @@ class AntiEntropy:
         """
         total = Mended()
         failures: list[PeerLacks] = []
+        if state.ballot != self._agreed_by:
+            self._agreed_by = state.ballot
+            self._agreed.retain(partial(self._holds, state))
         for share in shares(state, partition):
             others = [node_id for node_id in share.owners if node_id != self._node_id]
             if self._node_id not in share.owners:
@@ -238,6 +244,10 @@ class AntiEntropy:
         if failures:
             raise failures[0]
         return total
+
+    def _holds(self, state: ClusterState, partition: int, bucket_id: int) -> bool:
+        config = state.config_of(bucket_id)
+        return config is not None and self._node_id in state.holders(partition, config.n)
 
     async def _mend_all(self, partition: int, share: Share, others: Sequence[str]) -> Mended:
         """Compare with all others until a round fetches nothing that earlier peers may lack. Raises ``PeerLacks``."""
@@ -483,11 +493,9 @@ class AntiEntropy:
     async def _purge(self, partition: int, share: Share, others: Sequence[str], grace_ms: int) -> int:
         """Forget what has been dead for longer than the grace and long held by all owners. Return the number."""
         now_ms, purged, done = self._clock.wall_ms(), 0, Mended(epoch=share.epoch)
+        began_s = self._clock.monotonic_s()
         present = await self._local.dead(partition, share.buckets, now_ms - grace_ms // 2)
-        still = {*present}
-        for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in still]:
-            if self._local.partition_of(entry[0], entry[1]) == partition:
-                self._agreed.pop(entry, None)
+        await self._disagree(partition, share.buckets, {*present})
         for some in _chunks(present, KEYS_AT_ONCE):
             dead = some
             for peer in others:
@@ -497,22 +505,28 @@ class AntiEntropy:
                     dead = [dead[index] for index in agreed if 0 <= index < len(dead)]
             for bucket_id, key, _ in dead:
                 await self._local.fetch(bucket_id, [key])  # it must be durable here too
-            due = [entry for entry in dead if self._long_agreed(entry, now_ms, grace_ms)]
+            due = [e for e in dead if self._long_agreed(partition, e, began_s, grace_ms, now_ms - grace_ms)]
             for peer in others if due else ():
                 await self._ask(peer, f.Purge(due, sure=True), done)
             purged += sum(self._local.erase(*entry) for entry in due)
-            for entry in due:
-                self._agreed.pop(entry, None)
+            self._agreed.forget(partition, due)
         return purged
 
-    def _long_agreed(self, entry: Entry, now_ms: int, grace_ms: int) -> bool:
-        """Return whether all owners held exactly this half a grace ago already; record that they do now."""
-        since_ms = self._agreed.get(entry)
-        if since_ms is None:
-            if len(self._agreed) < MAX_AGREED:
-                self._agreed[entry] = now_ms
-            return False
-        return now_ms - since_ms > grace_ms // 2 and self._dead(entry, now_ms - grace_ms)
+    async def _disagree(self, partition: int, buckets: Sequence[int], still: set[Entry]) -> None:
+        """Forget the agreements on what is not there any more."""
+        since_s = self._clock.monotonic_s()
+        for bucket_id in buckets:
+            for some in _chunks(self._agreed.of(partition, bucket_id), _AGREED_AT_ONCE):
+                self._agreed.forget(partition, [entry for entry in some if entry not in still])
+                since_s = await self._throttle.rest(since_s)
+
+    def _long_agreed(self, partition: int, entry: Entry, began_s: float, grace_ms: int, before_ms: int) -> bool:
+        """Return whether all owners held exactly this half a grace before ``began_s``; record that they do now.
+
+        ``before_ms``: until when, by the wall clock, it must have died.
+        """
+        since_s = self._agreed.since_s(partition, entry, self._clock.monotonic_s())
+        return since_s is not None and began_s - since_s > grace_ms / 2000 and self._dead(entry, before_ms)
 
     def _dead(self, entry: Entry, before_ms: int) -> bool:
         bucket_id, key, value = entry

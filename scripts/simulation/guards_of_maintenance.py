@@ -167,7 +167,7 @@ OF_MAINTENANCE = (
         (
             Edit(
                 "raykv.repair.anti_entropy:AntiEntropy._long_agreed",
-                "    return now_ms - since_ms > grace_ms // 2 and self._dead(entry, now_ms - grace_ms)",
+                "    return since_s is not None and began_s - since_s > grace_ms / 2000 and self._dead(entry, before_ms)",
                 "    return True",
             ),
         ),

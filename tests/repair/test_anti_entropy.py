@@ -12,7 +12,7 @@ from raykv.config import MAX_BATCH_ITEMS, BucketConfig, NodeConfig
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
-from raykv.repair import anti_entropy
+from raykv.repair import agreements, anti_entropy
 from raykv.repair.anti_entropy import Healed, Mended, PeerLacks, shares
 from raykv.repair.merkle import digest
 from raykv.versions import merge
@@ -465,7 +465,7 @@ def test_what_is_dead_for_the_grace_goes_when_all_agreed_twice_half_a_grace_apar
         done = await repair(cluster, "n1", 3)
         assert (done["purged"], done["fetched"], done["sent"]) == (1, 0, 0)
         assert await copies(cluster, key) == [None] * 3
-        assert of(cluster, "n1")._agreed == {}
+        assert len(of(cluster, "n1")._agreed) == 0
         assert (await repair(cluster, "n1", 3))["purged"] == 0
         for node_id in cluster.ids:
             cluster.kill(node_id, "keep")
@@ -482,7 +482,7 @@ def test_all_may_agree_before_the_grace_is_over_but_none_forgets(world: ModuleTy
         await everywhere(cluster, early, world.delete_record())
         await asyncio.sleep(GRACE_S / 2 - 1)
         await repair(cluster, "n1", 3)
-        assert of(cluster, "n1")._agreed == {}, "not before half of it"
+        assert len(of(cluster, "n1")._agreed) == 0, "not before half of it"
         await everywhere(cluster, late, world.delete_record(49_000))
         await asyncio.sleep(2)
         await repair(cluster, "n1", 3)
@@ -636,7 +636,7 @@ def test_a_value_that_has_not_expired_long_enough_ago_stays(world: ModuleType) -
         await everywhere(cluster, live, world.put_record("v"))
         await asyncio.sleep(GRACE_S / 2 - 2)
         await repair(cluster, "n1", 3)
-        assert of(cluster, "n1")._agreed == {}, "counted from when it expired"
+        assert len(of(cluster, "n1")._agreed) == 0, "counted from when it expired"
         await asyncio.sleep(GRACE_S / 2 + 3)
         for _ in range(3):
             await repair(cluster, "n1", 3)
@@ -707,7 +707,7 @@ def test_all_must_agree_on_the_same_record(world: ModuleType) -> None:
 
 
 def test_only_so_much_is_remembered_of_what_was_agreed(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anti_entropy, "MAX_AGREED", 3)
+    monkeypatch.setattr(agreements, "MAX_AGREED", 6)
 
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
@@ -722,7 +722,7 @@ def test_only_so_much_is_remembered_of_what_was_agreed(world: ModuleType, monkey
             assert len(of(cluster, "n1")._agreed) <= 3
             await asyncio.sleep(GRACE_S / 2 + 1)
             await repair(cluster, "n1", 3)
-        assert of(cluster, "n1")._agreed == {}
+        assert len(of(cluster, "n1")._agreed) == 0
 
     world.run(story())
 
@@ -740,6 +740,96 @@ def test_agreements_on_other_partitions_and_buckets_are_kept(world: ModuleType) 
         assert (await repair(cluster, "n1", 3))["purged"] == 1
         assert (await repair(cluster, "n1", 4))["purged"] == 1
         assert await copies(cluster, key) == await copies(cluster, other) == [None] * 3
+
+    world.run(story())
+
+
+async def two_buckets(world: ModuleType) -> tuple[Any, list[str]]:
+    """A cluster with a second bucket, and eight keys of partition 3 deleted in both for longer than the grace."""
+    cluster = world.Cluster(3, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
+    cluster.change(cluster.state.with_bucket(BucketConfig(name="two", n=3, r=2, w=2, versioning="lww")))
+    keys = keys_in(cluster, 3, 8)
+    for bucket_id in (1, 2):
+        for key in keys:
+            for node_id in cluster.ids:
+                await cluster.give(node_id, key, world.delete_record(), bucket_id)
+    await asyncio.sleep(GRACE_S + 1)
+    return cluster, keys
+
+
+def test_what_was_agreed_about_a_dropped_bucket_is_not_remembered(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, keys = await two_buckets(world)
+        await repair(cluster, "n1", 3)
+        assert len(of(cluster, "n1")._agreed) == 2 * len(keys)
+        cluster.change(cluster.state.without_bucket("two"))
+        await repair(cluster, "n1", 4)
+        assert len(of(cluster, "n1")._agreed) == len(keys), "whichever partition is repaired"
+
+    world.run(story())
+
+
+def test_what_was_agreed_about_a_partition_that_moved_away_is_not_remembered(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(4, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
+        (key,) = keys_in(cluster, 3, 1)
+        owners = cluster.owners(key)
+        await everywhere(cluster, key, world.delete_record())
+        await asyncio.sleep(GRACE_S + 1)
+        await repair(cluster, owners[0], 3)
+        assert len(of(cluster, owners[0])._agreed) == 1
+        ring = cluster.state.ring
+        table = [*ring.table]
+        table[3] = tuple(index for index in range(4) if cluster.ids[index] != owners[0])
+        moved = msgspec.structs.replace(ring, epoch=9, table=tuple(table))
+        cluster.change(msgspec.structs.replace(cluster.state, ring=moved, version=9, epoch=9))
+        await repair(cluster, owners[0], moved.first_partitions_of(owners[0])[0])
+        assert len(of(cluster, owners[0])._agreed) == 0
+
+    world.run(story())
+
+
+def test_a_bucket_with_many_deletes_does_not_stop_the_purge_of_another(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(agreements, "MAX_AGREED", 10)
+
+    async def story() -> None:
+        cluster, keys = await two_buckets(world)
+        with caplog.at_level("WARNING", "raykv.node"):
+            await repair(cluster, "n1", 3)
+            await repair(cluster, "n1", 3)
+        assert sum("wait to be forgotten" in record.message for record in caplog.records) == 1
+        await asyncio.sleep(GRACE_S / 2 + 1)
+        await repair(cluster, "n1", 3)
+        left = [[await cluster.held("n1", key, bucket) for key in keys].count(None) for bucket in (1, 2)]
+        assert left == [5, 2], "half is for whoever comes first, of the rest each has its share"
+
+    world.run(story())
+
+
+def test_a_wall_clock_that_jumps_brings_the_two_agreements_no_closer(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, _ = await purging(world)
+        await repair(cluster, "n1", 3)
+        cluster.clocks["n1"].skew_ms = GRACE_S * 1000
+        assert (await repair(cluster, "n1", 3))["purged"] == 0
+        cluster.clocks["n1"].skew_ms = 0
+        await asyncio.sleep(GRACE_S / 2 + 1)
+        assert (await repair(cluster, "n1", 3))["purged"] == 1
+
+    world.run(story())
+
+
+def test_what_was_agreed_by_a_clock_far_ahead_is_not_put_off(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, key = await purging(world)
+        cluster.clocks["n1"].skew_ms = 365 * 86_400_000
+        await repair(cluster, "n1", 3)
+        cluster.clocks["n1"].skew_ms = 0
+        await asyncio.sleep(GRACE_S / 2 + 1)
+        assert (await repair(cluster, "n1", 3))["purged"] == 1
+        assert await copies(cluster, key) == [None] * 3
 
     world.run(story())
 
