@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from raykv.ports import Clock, Transport
+    from raykv.ring import Ring
     from raykv.supervision.chronicle import Chronicle
 
 logger = logging.getLogger("raykv.supervisor")
@@ -83,7 +84,8 @@ class Rebalancing:
         self._chronicle = chronicle
         self._unclear: dict[str, set[int] | None] = {}
         """Nodes that may hold records they no longer own, with the partitions; None: any partition."""
-        self._hints_until_s: float | None = None
+        self._hints_until: tuple[tuple[str, ...], Ring | None, float] | None = None
+        """The leaving nodes that still keep hints, the goal without them, and when their time ends."""
         self._peers = Peers(transport, clock, NoMetrics(), state=self._known)
         self._shunned: dict[str, float] = {}
         self.paused = False
@@ -288,13 +290,14 @@ class Rebalancing:
                 continue
             if isinstance(answer, f.Pong) and answer.stats and answer.stats.get("hints"):
                 waiting.append(node_id)
-        now_s = self._clock.monotonic_s()
-        if waiting and self._hints_until_s is None:
-            self._hints_until_s = now_s + HINTS_TIMEOUT_S
-        if waiting and self._hints_until_s is not None and now_s < self._hints_until_s:
-            self.waits_for = f"{', '.join(waiting)} still keep hints for others"
-            return False
-        self._hints_until_s = None
+        if waiting:
+            now_s, goal, given = self._clock.monotonic_s(), self._state().goal, self._hints_until
+            if given is None or given[:2] != (tuple(leaving), goal):  # those of a goal that was called off say nothing
+                given = self._hints_until = (tuple(leaving), goal, now_s + HINTS_TIMEOUT_S)
+            if now_s < given[2]:
+                self.waits_for = f"{', '.join(waiting)} still keep hints for others"
+                return False
+        self._hints_until = None
         return True
 
     async def _advance(self, state: ClusterState, step: Callable[[ClusterState], ClusterState]) -> None:

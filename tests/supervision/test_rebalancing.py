@@ -14,6 +14,7 @@ from raykv.errors import InvalidOption, NotEnoughNodes, StoreUnavailable
 from raykv.ports import LaunchFailed
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key, is_private
+from raykv.supervision.rebalancing import HINTS_TIMEOUT_S
 from tests.supervision.bench import Bench, error
 
 if TYPE_CHECKING:
@@ -453,6 +454,34 @@ def test_nothing_is_taken_over_while_an_old_owner_only_does_not_answer(world: Mo
         bench.cluster.mend()
         await arrived(bench, 120.0)
         await check(bench, supervisor)
+
+    world.run(story())
+
+
+def test_leaving_nodes_get_their_time_for_hints_under_each_goal(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench(5)
+        supervisor = await bench.started()
+        rebalancing = supervisor._rebalancing
+        await bench.ask(f.Rebalance("pause", 1.0))
+
+        async def keeps_hints(*_: object) -> f.Pong:
+            return f.Pong(stats={"hints": {"n1": 3}})
+
+        rebalancing._peers.call = keeps_hints
+        await bench.ask(f.RemoveNode("n4", 1.0))
+        assert not await rebalancing._hints_delivered(["n4"])
+        await bench.ask(f.Rebalance("abort", 1.0))
+        await asyncio.sleep(HINTS_TIMEOUT_S - 1)
+        await bench.ask(f.RemoveNode("n4", 1.0))
+        assert not await rebalancing._hints_delivered(["n4"])
+        await asyncio.sleep(2)
+        await bench.ask(f.RemoveNode("n5", 1.0))
+        assert not await rebalancing._hints_delivered(["n4", "n5"])
+        await asyncio.sleep(HINTS_TIMEOUT_S - 1)
+        assert not await rebalancing._hints_delivered(["n4", "n5"])
+        await asyncio.sleep(2)
+        assert await rebalancing._hints_delivered(["n4", "n5"]), "they have had their time"
 
     world.run(story())
 
