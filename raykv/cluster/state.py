@@ -63,6 +63,8 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The number of the next node that joins; an id is never used again. 0: one more than the founders."""
     scaling: ScalingConfig | None = None
     """The limits of autoscaling; None: off."""
+    paused: bool = False
+    """Whether no wave is to begin, until somebody asks for it."""
 
     @property
     def ballot(self) -> tuple[int, int]:
@@ -135,6 +137,10 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def with_scaling(self, scaling: ScalingConfig | None) -> ClusterState:
         """Return the state with these limits of autoscaling; None: off."""
         return msgspec.structs.replace(self, version=self.version + 1, scaling=scaling)
+
+    def with_paused(self, *, paused: bool) -> ClusterState:
+        """Return the state in which no further wave begins, or one may again."""
+        return msgspec.structs.replace(self, version=self.version + 1, paused=paused)
 
     def config_of(self, bucket_id: int) -> BucketConfig | None:
         """Return the policy of a bucket; None if there is none of that id. O(1) after the first call."""

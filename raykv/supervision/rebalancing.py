@@ -88,7 +88,6 @@ class Rebalancing:
         """The leaving nodes that still keep hints, the goal without them, and when their time ends."""
         self._peers = Peers(transport, clock, NoMetrics(), state=self._known)
         self._shunned: dict[str, float] = {}
-        self.paused = False
         self.figures: dict[str, int] = {"waves": 0, "partitions": 0, "records": 0, "bytes": 0, "postponed": 0}
         """Totals of this supervisor."""
         self.waits_for = ""
@@ -118,7 +117,7 @@ class Rebalancing:
             "why": self._chronicle.moves_for or moves.reason(state),
             "moving": [move.partition for move in state.moves],
             "step": step,
-            "paused": self.paused,
+            "paused": state.paused,
             "waits_for": self.waits_for,
             **self.figures,
         }
@@ -138,7 +137,7 @@ class Rebalancing:
                 for node_id in sorted(away & {*asked}) + still:
                     if node_id in members:
                         _add(self._unclear, node_id, asked[node_id])
-            idle = state.goal is None or (self.paused and not state.moves)
+            idle = state.goal is None or (state.paused and not state.moves)
             try:
                 if idle or not await self._step(state):
                     await self._clock.sleep(LOOK_EVERY_S)

@@ -438,7 +438,7 @@ class Supervisor:
         """Pause, resume, abort or restore the moves."""
         match action:
             case "pause" | "resume":
-                self._rebalancing.paused = action == "pause"
+                await self._alter(lambda state: state.with_paused(paused=action == "pause"))
                 self._chronicle.note("note", f"moves are {action}d", ON_COMMAND)
             case "restore":
                 await self.members.restore()

@@ -227,3 +227,11 @@ def test_a_mismatch_shows_both_sides() -> None:
 def test_an_unknown_option_of_an_existing_bucket_is_an_error_of_raykvs_own() -> None:
     with pytest.raises((BucketMismatch, InvalidOption)):
         cs.check_same_bucket(cs.bucket_from_options("b", {}, 3), {"sloppy": True})
+
+
+def test_a_state_from_before_moves_could_be_paused_opens() -> None:
+    paused = state().with_paused(paused=True)
+    assert cs.decode_state(cs.encode_state(paused)).paused
+    fields = msgspec.msgpack.decode(cs.encode_state(paused))
+    del fields["paused"]
+    assert cs.decode_state(msgspec.msgpack.encode(fields)) == msgspec.structs.replace(paused, paused=False)

@@ -188,6 +188,25 @@ def test_it_can_be_paused_and_taken_back(world: ModuleType, new_bench: Any) -> N
     world.run(story())
 
 
+def test_moves_stay_paused_under_the_next_supervisor(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench(4)
+        supervisor = await bench.started()
+        table = supervisor.state.ring.table
+        await bench.ask(f.Rebalance("pause", 1.0))
+        await bench.ask(f.RemoveNode("n4", 10.0))
+        bench.dead_supervisor(supervisor)
+        second = await bench.started()
+        await asyncio.sleep(5)
+        assert second.state.ring.table == table
+        assert (await bench.ask(f.GetInfo("status", 1.0))).data["rebalancing"]["paused"] is True
+        await bench.ask(f.Rebalance("resume", 1.0))
+        await arrived(bench)
+        assert not second.state.ring.has_member("n4")
+
+    world.run(story())
+
+
 def test_what_was_taken_over_in_vain_is_cleared_away(world: ModuleType, new_bench: Any) -> None:
     async def story() -> None:
         bench = new_bench()

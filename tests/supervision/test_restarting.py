@@ -126,7 +126,7 @@ def test_one_at_a_time(world: ModuleType) -> None:
 @pytest.mark.parametrize("trouble", ["down", "incomplete", "moves", "full"])
 def test_while_another_node_is_missed_nothing_begins(world: ModuleType, trouble: str) -> None:
     async def story() -> None:
-        bench, supervisor = await begun(world, 4)
+        bench, _ = await begun(world, 4)
         match trouble:
             case "down":
                 bench.launcher.failing["n3"] = LaunchFailed("crashed", "again and again")
@@ -135,7 +135,7 @@ def test_while_another_node_is_missed_nothing_begins(world: ModuleType, trouble:
             case "incomplete":
                 bench.cluster.node("n3")._replica.mark_incomplete()
             case "moves":
-                supervisor._rebalancing.paused = True
+                await bench.ask(f.Rebalance("pause", 5.0))
                 await bench.ask(f.SetWeight("n3", 2.0, 5.0))
             case "full":
                 bench.cluster.node("n3")._replica.no_room = "the disk of n3 is full"
