@@ -376,7 +376,7 @@ def destroy(name: str = "default", *, path: str | None = None, confirm: str | No
             raise InvalidOption(f"destroy() deletes all data of store {name!r}; pass confirm={name!r} to confirm")
         confirm = input(f"This deletes all data of store {name!r}. Type its name to confirm: ")
     if confirm != name:
-        raise InvalidOption(f"nothing was deleted: {confirm!r} is not the name of store {name!r}")
+        raise InvalidOption(f"nothing was deleted: {shown(confirm)} is not the name of store {name!r}")
     from raykv.actors import deletion, lifecycle
 
     with contextlib.suppress(StoreNotFound):  # one that does not run can be deleted all the same

@@ -61,6 +61,11 @@ def test_what_is_no_list_is_refused(wrong: dict[str, Any]) -> None:
         raykv.start("planned", nodes=3, **wrong)
 
 
+def test_what_no_text_can_hold_is_refused_as_well() -> None:
+    with pytest.raises(InvalidOption, match="nothing was deleted: an enormous int is not the name"):
+        raykv.destroy("planned", confirm=10**5000)  # type: ignore[arg-type]
+
+
 def test_settings_of_nodes_are_a_node_config_or_none(planned: Callable[..., Any]) -> None:
     planned(config=None)
     planned(config=raykv.NodeConfig())

@@ -21,6 +21,7 @@ from raykv.config import (
     check_count,
     check_weight,
     check_zone,
+    shown,
 )
 from raykv.errors import InvalidOption, NotEnoughNodes
 
@@ -62,7 +63,7 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
         if copies > self.nodes:
             raise NotEnoughNodes(f"n={copies} copies need at least {copies} nodes; got nodes={self.nodes}")
         if self.path is not None and (not self.path or "\0" in self.path):
-            raise InvalidOption(f"path must be the name of a directory; got {self.path!r}")
+            raise InvalidOption(f"path must be the name of a directory; got {shown(self.path)}")
         for zone in self.zones or ():
             check_zone(zone)
         if self.weights != "auto":

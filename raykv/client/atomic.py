@@ -427,20 +427,20 @@ def _fence(fence: Any) -> int:
         return 0
     token = whole_number_of("fence", fence)
     if not 0 < token <= MAX_FENCE:
-        raise InvalidOption(f"a fencing token is a positive number, as held.token; got {token}")
+        raise InvalidOption(f"a fencing token is a positive number, as held.token; got {shown(token)}")
     return token
 
 
 def whole_number_of(what: str, given: Any) -> int:
     """Return the argument of ``what`` as an int of 64 bits. Raises ``InvalidOption``."""
     if isinstance(given, bool):
-        raise InvalidOption(f"{what} takes a number; got {given}")
+        raise InvalidOption(f"{what} takes a number; got {shown(given)}")
     try:
         number = operator.index(given)
     except TypeError:
         raise InvalidOption(f"{what} takes a whole number; got {shown(given)}") from None
     if not c.LEAST <= number <= c.MOST:
-        raise InvalidOption(f"{what} takes a number of at most 64 bits; got {number}")
+        raise InvalidOption(f"{what} takes a number of at most 64 bits; got {shown(number)}")
     return number
 
 

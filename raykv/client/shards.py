@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from raykv.config import shown
 from raykv.errors import CorruptData, InvalidOption
 
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ def parsed_id(given: object) -> tuple[int, Place]:
     """Return shard and place of a job's name. Raises ``InvalidOption``."""
     found = _ID.fullmatch(given) if isinstance(given, str) else None
     if found is None:
-        raise InvalidOption(f"a job's id is three numbers, as job.id has it; got {given!r}"[:300])
+        raise InvalidOption(f"a job's id is three numbers, as job.id has it; got {shown(given)}")
     shard, seq, at = map(int, found.groups())
     return shard, (seq, at)
 

@@ -70,7 +70,7 @@ class Lookup:
         """Return the batch with the columns added. Raises ``InvalidOption``, ``InvalidKey``, ``QuorumNotMet``."""
         table = _as_table(batch)
         if self._on not in table.column_names:
-            raise InvalidOption(f"the batch has no column {self._on!r}; it has {', '.join(table.column_names)}")
+            raise InvalidOption(f"the batch has no column {shown(self._on)}; it has {', '.join(table.column_names)}")
         column = table.column(self._on)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)

@@ -73,7 +73,7 @@ def write(
     if concurrency is not None:
         check_count("concurrency", concurrency, 1, MAX_CONCURRENCY)
     if value is not None and value == key:
-        raise InvalidOption(f"key= and value= name the same column, {key!r}")
+        raise InvalidOption(f"key= and value= name the same column, {shown(key)}")
     if if_absent and bucket.config.versioning != "linearizable":
         raise InvalidOption(f"if_absent takes a linearizable bucket; {bucket.name!r} is {bucket.config.versioning}")
     sink = BucketDatasink(bucket, key, value, if_absent, check_count("batch", batch, 1, MAX_BATCH_ROWS))
@@ -132,7 +132,7 @@ def pairs_of_rows(table: pa.Table, key: str, value: str | None) -> Iterator[tupl
     names = table.column_names
     for name in (key, value):
         if name is not None and name not in names:
-            raise InvalidOption(f"the dataset has no column {name!r}; it has {', '.join(names)}")
+            raise InvalidOption(f"the dataset has no column {shown(name)}; it has {', '.join(names)}")
     if len({*names}) < len(names):
         raise InvalidOption(f"the dataset has columns of the same name: {', '.join(names)}")
     others = [name for name in names if name != key] if value is None else [value]

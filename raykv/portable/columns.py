@@ -167,8 +167,8 @@ def _check_exact(name: str, keys: Sequence[Key], values: Sequence[Any]) -> None:
     at = first_unheld(pa.float64(), values)
     if at is not None:
         raise InvalidOption(
-            f"column {name!r} has floats, and key {shown(keys[at])} an int that no float holds exactly: {values[at]}; read "
-            "such records apart (prefix=), or leave the column out (columns=)",
+            f"column {name!r} has floats, and key {shown(keys[at])} an int that no float holds exactly: "
+            f"{shown(values[at])}; read such records apart (prefix=), or leave the column out (columns=)",
             key=keys[at],
         )
 

@@ -346,6 +346,7 @@ def test_other_buckets_refuse_what_they_cannot_hold_to(
         ({"fence": True}, "fence takes a number"),
         ({"fence": "7"}, "fence takes a whole number"),
         ({"fence": 1 << 62}, "a fencing token is a positive number"),
+        ({"fence": 10**5000}, "fence takes a number of at most 64 bits; got an enormous int"),
     ],
 )
 def test_malformed_conditions(both: Callable[..., Any], link: FakeLink, options: dict[str, Any], why: str) -> None:

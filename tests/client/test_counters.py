@@ -64,7 +64,7 @@ def test_eight_tasks_count_exactly_while_nodes_are_killed(world: Any) -> None:
     assert world.store.counter("hits").value() == 200
 
 
-@pytest.mark.parametrize("amount", [1.0, True, "1", None, 1 << 63])
+@pytest.mark.parametrize("amount", [1.0, True, "1", None, 1 << 63, pytest.param(10**5000, id="enormous")])
 def test_a_counter_takes_whole_numbers_of_64_bits(world: Any, amount: Any) -> None:
     hits = world.store.counter("hits")
     for change in (hits.add, hits.max, hits.min, hits.set):

@@ -156,8 +156,8 @@ def test_fences_grow_with_each_use_of_a_slot_s_key() -> None:
 
 def test_the_name_of_a_job() -> None:
     assert parsed_id(job_id(3, (170, 99))) == (3, (170, 99))
-    for bad in ("", "1.2", "1.2.x", "1.2.3.4", "1.2.-3", 3, None, "1.2.٣"):
-        with pytest.raises(InvalidOption):
+    for bad in ("", "1.2", "1.2.x", "1.2.3.4", "1.2.-3", 3, None, "1.2.٣", 10**5000, ["x" * 1000]):
+        with pytest.raises(InvalidOption, match=r"a job's id is three numbers.{,120}$"):
             parsed_id(bad)
 
 

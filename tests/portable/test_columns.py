@@ -54,6 +54,7 @@ def test_the_type_that_fits_all(values, kind):
         (["a", b"b"], "key 'a' has a str, key 'b' a bytes"),
         ([[1], {"x": 1}], "key 'a' has a list, key 'b' a dict"),
         ([1.5, 2**60 + 1], "key 'b' an int that no float holds"),
+        pytest.param([1.5, 10**5000], "an enormous int", id="enormous"),  # too long for a test's name, too
         ([NAIVE, dt.date(2026, 1, 1)], "a datetime, key 'b' a date"),
         ([[1], [2], ["x"]], "before key 'c'"),
         ([{"x": 1}, {"x": "a"}], "before key 'b'"),
