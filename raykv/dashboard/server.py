@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from raykv.dashboard.feed import Feed, Look
 
 MAX_BODY_BYTES = 4096
+MAX_LENGTH_DIGITS = 20
+"""Python makes no number of thousands of digits."""
 MAX_COOKIES = 1000
 """Looked through for the page's own; what is sent is bounded by the longest line that the base class takes, too."""
 MAX_REQUEST_BYTES = 256 * 1024
@@ -290,6 +292,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a look."""
+        self._answered(self._get)
+
+    def do_POST(self) -> None:
+        """Answer the form of the token, or a command."""
+        self._answered(self._post)
+
+    def _answered(self, answer: Callable[[], None]) -> None:
+        """Answer, whatever is wrong with the request, or with the store."""
+        try:
+            answer()
+        except RaykvError as error:  # it is shown where the page would be
+            self._send(page.text(error.message), "text/html", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        except ValueError:  # no address, or too many fields
+            self._refuse(HTTPStatus.BAD_REQUEST)
+        except OSError:  # the connection has broken
+            raise
+        except Exception:  # noqa: BLE001 - who asks is to see that it is not the connection
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _get(self) -> None:
         if not self._is_ours():
             return
         dashboard, parts = self.server.dashboard, urlsplit(self.path)
@@ -300,11 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(HTTPStatus.UNAUTHORIZED)
             return
         query = {name: values[0] for name, values in parse_qs(parts.query, max_num_fields=8).items()}
-        try:
-            shown = dashboard.at(query.get("store", ""))
-        except RaykvError as error:  # it is shown where the page would be
-            self._send(page.text(error.message), "text/html", status=HTTPStatus.SERVICE_UNAVAILABLE)
-            return
+        shown = dashboard.at(query.get("store", ""))
         if shown is None:
             self._send(page.text("No such store runs here."), "text/html", status=HTTPStatus.NOT_FOUND)
             return
@@ -334,12 +352,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_bytes(look.data, "application/json", more=headers)
 
-    def do_POST(self) -> None:
-        """Answer the form of the token, or a command."""
+    def _post(self) -> None:
         if not self._is_ours(changes=True):
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        if not length.isdecimal() or len(length) > MAX_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         body = self.rfile.read(int(length))

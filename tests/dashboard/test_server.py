@@ -347,6 +347,40 @@ def test_a_head_without_end_is_not_read_to_its_end(dashboard):
                 endless.sendall(f"X{number}: {'x' * 60_000}\r\n".encode())
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "http://[x/", {}, 400),
+        ("GET", "/api/state?" + "&".join(f"f{number}=1" for number in range(9)), {}, 400),
+        ("POST", "http://[x/login", {}, 400),
+        ("POST", "/api/do/repair?" + "&".join(f"f{number}=1" for number in range(9)), {}, 400),
+        ("POST", "/login", {"Content-Length": "9" * 6000}, 413),
+        ("POST", "/login", {"Content-Length": "-1"}, 413),
+    ],
+)
+def test_what_is_no_proper_request_is_answered(browser, method, path, headers, status):
+    browser.login()
+    assert browser.ask(method, path, "" if method == "POST" else None, **headers)[0].status == status
+
+
+def test_a_form_of_too_many_fields_is_answered(browser):
+    assert browser.ask("POST", "/login", "a=1&" * 9)[0].status == 400
+
+
+@pytest.mark.parametrize(("error", "status"), [(QuorumNotMet("no <b>answer"), 503), (RuntimeError("odd"), 500)])
+def test_trouble_with_the_stores_is_answered(error, status):
+    def listed():
+        raise error
+
+    with Dashboard(lambda name: None, listed) as dashboard:
+        browser = Browser(dashboard)
+        browser.login()
+        for method, path in (("GET", "/"), ("GET", "/api/stores"), ("GET", "/api/state"), ("POST", "/api/do/repair")):
+            answer, data = browser.ask(method, path, "" if method == "POST" else None)
+            assert answer.status == status
+            assert (b"no &lt;b&gt;answer" in data) is (status == 503)
+
+
 def test_a_port_that_is_taken(dashboard, looks):
     with pytest.raises(OSError, match="already in use"):
         opened(looks, port=dashboard.port)
