@@ -33,15 +33,17 @@ class CoordinatorLink(ThisProcess):
 
     def _drawn(self) -> str:
         """Return the name of this link's coordinator. Raises ``ValueError`` if there is none."""
-        if self._peer is None:
+        peer = self._peer
+        if peer is None:
             if not ray.is_initialized():
                 raise ValueError("Ray is not connected in this process")
             if not (pool := pool_of(self._store)):
                 raise ValueError("no coordinator runs")
-            self._peer = random.choice(pool)  # noqa: S311 - a random choice, not a secret
-        return self._peer
+            peer = self._peer = random.choice(pool)  # noqa: S311 - a random choice, not a secret
+        return peer
 
     def _lost(self) -> None:
+        """Draw another coordinator for the next request. In any thread: others read what it resets once only."""
         self._handle = self._peer = None
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Any]:
@@ -51,14 +53,15 @@ class CoordinatorLink(ThisProcess):
 
     def _submit(self, request: f.CoordinatorRequest) -> Any:
         frame = f.coordinator_requests.encode(request)
-        if self._handle is None:
+        handle = self._handle
+        if handle is None:
             try:
-                self._handle = find_actor(self._store, self._drawn())
+                handle = self._handle = find_actor(self._store, self._drawn())
             except ValueError:
                 self._lost()
                 return PeerAbsent("no such process runs")
         try:
-            return self._handle.serve.remote(frame)
+            return handle.serve.remote(frame)
         except RayError as error:  # Ray was shut down in this process
             self._lost()
             return PeerAbsent(f"Ray could not send: {type(error).__name__}")
