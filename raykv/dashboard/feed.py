@@ -85,6 +85,7 @@ class Feed:
         self._told = (0, 0)
         """Generation and number of the last event that the supervisor has told."""
         self._before: Mapping[str, Any] | None = None
+        """The look before, with what each node that it lacked had said of itself last."""
         self._traffic: tuple[float, Traffic] | None = None
         self._thread = threading.Thread(target=self._run, name="raykv-dashboard", daemon=True)
 
@@ -173,7 +174,7 @@ class Feed:
     def _state(self, status: Mapping[str, Any], ring: Mapping[str, Any]) -> dict[str, Any]:
         at_s = self._wall_s()
         self._note_events(at_s, status)
-        self._before = status
+        self._before = _completed(status, self._before)
         self._note_traffic(status)
         return {
             "at_s": at_s,
@@ -311,6 +312,13 @@ def _waited(status: Mapping[str, Any]) -> list[dict[str, Any]]:
         p50, p99 = (float(f"{quantile_s(counts, share) * 1000:.3g}") for share in _SHARES)
         found.append({"kind": histogram["kind"], "count": sum(counts.values()), "p50_ms": p50, "p99_ms": p99})
     return found
+
+
+def _completed(status: Mapping[str, Any], before: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return a look in which a node that misses it has the figures of the look before."""
+    known = {node["node_id"]: node["storage"] for node in before["nodes"]} if before is not None else {}
+    nodes = [{**node, "storage": node["storage"] or known.get(node["node_id"])} for node in status["nodes"]]
+    return {**status, "nodes": nodes}
 
 
 def happened(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Iterator[dict[str, str]]:

@@ -81,6 +81,23 @@ def test_what_the_supervisor_noted_is_told_once_in_order_and_from_before_anybody
     assert {each["cause"] for each in told} == {"a cause"}
 
 
+def test_what_happens_to_a_node_while_it_misses_looks_is_told_once_it_is_back(looks):
+    status, ring = looks
+
+    def away(status):
+        status["nodes"][0]["storage"] = None
+
+    def incomplete(status):
+        status["nodes"][0]["storage"]["complete"] = False
+
+    seen = [status, changed(status, away), changed(status, away), changed(status, incomplete), status]
+    feed = Feed(lambda: {**seen.pop(0), "events": []}, lambda: ring, wall_s=lambda: 50.0)
+    while seen:
+        feed.look()
+    told = [event["what"] for event in json.loads(feed._look.data)["events"]]
+    assert told == ["node n1 has all its data again", "node n1 answers no reads"]
+
+
 def test_quantiles_are_bounds():
     assert quantile_s({}, 0.5) == 0.0
     assert quantile_s({0.001: 98, 0.1: 1, float("inf"): 1}, 0.5) == 0.001
