@@ -416,7 +416,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_hint_bytes: int = 1 * GIB
     """Hints kept for unavailable nodes; past this the node refuses more, and anti-entropy finds what is missing."""
     max_hint_age_s: float = 3 * 3600.0
-    """Older hints are dropped; a hint that counted as an acknowledgement is kept for half of ``gc_grace_s``."""
+    """Older hints are dropped, all after half of ``gc_grace_s``; one that counted as an acknowledgement is kept as long."""
     background_bytes_per_s: int = 8 * MIB
     """What hand-off, repair and healing send and fetch together; less while clients wait longer than usual."""
     background_share: float = 0.05

@@ -275,6 +275,10 @@ class LocalCopy:
         """Return the partition of an encoded key of a bucket."""
         return self._replica.partition_of(bucket_id, key)
 
+    def owns(self, bucket_id: int, key: bytes) -> bool:
+        """Return whether this node owns an encoded key of a bucket, by the latest state that it knows."""
+        return self._replica.holds(self.partition_of(bucket_id, key), bucket_id)
+
     async def write(self, bucket_id: int, items: list[tuple[bytes, bytes]], made_ms: int) -> bool:
         """Merge records in, and wait until they are durable. False if the node refuses some of them.
 
@@ -283,7 +287,7 @@ class LocalCopy:
         position, taken, since_s = 0, True, self._clock.monotonic_s()
         for at in range(0, len(items), REST_EVERY):
             some = items[at : at + REST_EVERY]
-            if not self._replica.holds(self.partition_of(bucket_id, some[0][0]), bucket_id):
+            if not self.owns(bucket_id, some[0][0]):
                 taken = False  # the move was postponed meanwhile, and what is here of it dropped
                 break
             answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms, stored=True))

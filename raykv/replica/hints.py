@@ -14,9 +14,10 @@ the space is bounded by the keys; ``max_bytes`` bounds it as well. Records of a 
 order in which hints are replayed does not matter; they go in key order. Nor does it matter which directory of the
 node missed them: a record that is merged twice is held once.
 
-**Age.** A hint of a strict bucket is an optimization, and forgotten after ``max_age_s``: from then on it is cheaper to
-compare trees. One that counts is kept for half the grace: after that a delete above it may have been purged (P10). A
-record that replaces another in its hint brings its own age; what merges is as old as its oldest part.
+**Age.** A hint of a strict bucket is an optimization, and forgotten after ``max_age_s``, or half the grace if that is
+less: from then on it is cheaper to compare trees. One that counts is kept for half the grace: after that a delete above
+it may have been purged (P10). A record that replaces another in its hint brings its own age; what merges is as old as
+its oldest part.
 
 The hints of a node lie in its engine, behind the records of all partitions: one log, one sync, and P3 for both.
 """

@@ -182,13 +182,15 @@ def test_a_write_that_counts_is_not_given_up_for_the_age_of_one_that_it_replaced
 @pytest.mark.parametrize(("kind", "age_ms", "goes"), [
     ("strict", 10_000, True),
     ("strict", 10_001, False),
+    ("long", 50_000, True),
+    ("long", 50_001, False),
     ("counted", 10_001, True),
     ("counted", 50_000, True),
     ("counted", 50_001, False),
 ])  # fmt: skip
 def test_what_is_too_old_is_given_up(world: ModuleType, kind: str, age_ms: int, goes: bool) -> None:
     async def story() -> None:
-        config = NodeConfig(block_cache_bytes=0, max_hint_age_s=10.0)
+        config = NodeConfig(block_cache_bytes=0, max_hint_age_s=1000.0 if kind == "long" else 10.0)
         cluster = world.Cluster(3, maintenance=True, config=config, gc_grace_s=100.0).start()
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n2", "a", world.put_record("v") if kind == "counted" else b"", age_ms)
@@ -215,6 +217,28 @@ def test_hints_of_a_dropped_bucket_go_and_of_one_not_heard_of_yet_stay(world: Mo
         assert [hint.bucket_id for hint in store.waiting("n2")] == [3]
         assert {write.bucket_id for _, _, write in cluster.between_nodes(f.Write)} == {2}
         assert cluster.node("n1")._maintenance.handoff.replayed == 1
+
+    world.run(story())
+
+
+def test_what_the_holder_owns_no_more_is_given_to_nobody(world: ModuleType) -> None:
+    """The key was deleted and forgotten while the holder was away, and it has not dropped what it held (P10)."""
+
+    async def story() -> None:
+        cluster = world.Cluster(4, maintenance=True).start()
+        owners = cluster.owners("a")
+        (former,) = {*cluster.ids} - {*owners}
+        mine = next(
+            key for key in map(str, range(100)) if former in cluster.owners(key) and owners[0] in cluster.owners(key)
+        )
+        for key in ("a", mine):
+            await cluster.give(former, key, world.put_record("v"))
+            keep(world, cluster, former, owners[0], key)
+        await replay(cluster, former)
+        for node_id in owners:
+            assert await cluster.held(node_id, "a") is None
+        assert await cluster.held(owners[0], mine) == world.put_record("v")
+        assert cluster.node(former).hints_waiting == {}
 
     world.run(story())
 
