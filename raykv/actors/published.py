@@ -59,8 +59,9 @@ class Published:
                 self._absent[series] = 0
                 continue
             growing += 1
-            if (step := sample.value - self._last.pop(series, 0.0)) != 0:
-                exported.inc(step if step > 0 else sample.value, tags=sample.labels)  # it began anew, if it is less
+            step = sample.value - self._last.pop(series, 0.0)
+            if (grown := step if step >= 0 else sample.value) > 0:  # it began anew, if it is less; Ray refuses zero
+                exported.inc(grown, tags=sample.labels)
             self._last[series] = sample.value
         for name, labels in [series for series, looks in self._absent.items() if looks >= ABSENT_LOOKS]:
             self._metrics[name].set(0.0, tags=dict(labels))

@@ -50,9 +50,9 @@ def flushes(node: str, value: float) -> Sample:
 
 def test_what_grows_is_added_and_begins_anew_with_its_process(recorded: dict[str, Any]) -> None:
     store = published.Published()
-    for value in (0, 3, 3, 7, 2):
-        store.publish([flushes("n1", value)])
-    assert recorded["raykv_flushes_total"].values == {("s", "n1"): 9}
+    for value in (0, 3, 3, 7, 0, 0, 2):
+        store.publish([flushes("n1", value), flushes("n2", value + 1)])
+    assert recorded["raykv_flushes_total"].values == {("s", "n1"): 9, ("s", "n2"): 8 + 3}
 
 
 def test_a_gauge_is_set_and_zero_once_its_series_is_gone_for_good(recorded: dict[str, Any]) -> None:
