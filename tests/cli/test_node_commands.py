@@ -26,6 +26,23 @@ def test_wrong_usage(words: tuple[str, ...]) -> None:
     assert run(*words, code=2).stderr.count("\n") == 1
 
 
+def test_who_waits_in_vain_is_told_which_node_was_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    import raykv.sim
+    from raykv.cli import node_commands
+
+    with raykv.sim.start(seed=5) as world:
+        link = world._cluster.link(world._client())
+        monkeypatch.setattr(node_commands, "link_to", lambda _: link)
+        run("rebalance", "pause")
+        began_s = world.now_s
+        result = run("add-node", "--timeout", "5", "--json", code=1)
+        assert "node n4 was added, and partitions are still moving after 5 s" in result.stderr
+        assert world.now_s - began_s < 15
+        assert "was added" not in run("remove-node", "n1", "--timeout", "5", code=1).stderr
+        run("rebalance", "resume")
+        assert json.loads(run("set-weight", "n2", "1.5", "--json").stdout)["weight"] == 1.5
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_nodes_come_and_go(store_name: str, tmp_path: Path) -> None:
