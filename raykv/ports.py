@@ -209,6 +209,10 @@ class Launcher(Protocol):
         """
         ...
 
+    async def running(self) -> list[str]:
+        """Return this store's nodes that have a process, sorted, whether or not their directories can be found."""
+        ...
+
     async def retire(self, node_id: str, host: str) -> None:
         """End the process of a node that is no longer a member and set its directory aside (P6), if it is reachable."""
         ...

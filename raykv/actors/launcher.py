@@ -15,7 +15,7 @@ from raykv.actors import hosts
 from raykv.actors.calls import until_ended
 from raykv.actors.hosts import first_line
 from raykv.actors.marker import note_founded, read_marker
-from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directory
+from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directory, store_actors
 from raykv.actors.storage_node import StorageNodeActor
 from raykv.cluster.peers import node_address
 from raykv.errors import StoreUnavailable
@@ -161,6 +161,16 @@ class RayLauncher:
             ) from None
         finally:
             await self._in_thread(ray.kill, asked)
+
+    async def running(self) -> list[str]:
+        """See ``ports.Launcher``."""
+        prefix = actor_name(self._store.name, node_address(""))
+        try:
+            actors = await self._in_thread(store_actors, self._store.name)
+        except RayError as error:
+            logger.warning("store %s: Ray does not list its actors: %s", self._store.name, first_line(error))
+            return []
+        return [name.removeprefix(prefix) for name in actors if name.startswith(prefix)]
 
     async def retire(self, node_id: str, host: str) -> None:
         """See ``ports.Launcher``."""

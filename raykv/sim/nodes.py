@@ -324,6 +324,11 @@ class SimLauncher:
         self._supervisor.check()
         return ""
 
+    async def running(self) -> list[str]:
+        """See ``ports.Launcher``."""
+        self._supervisor.check()
+        return [node_id for node_id, made in sorted(self._world.current.items()) if made.known and made.process.alive]
+
     async def retire(self, node_id: str, host: str) -> None:
         """See ``ports.Launcher``."""
         del host

@@ -197,7 +197,9 @@ class Supervisor:
         for node_id in members:
             self._watch.tend(node_id)
         await self._publish()
-        self._spawn(self.members.see_off_strays([node_id for node_id in found if node_id not in members]))
+        # Former supervisors may have been lost before they saw a node off, which may run on any host.
+        running = await self._launcher.running()
+        self._spawn(self.members.see_off_strays(sorted({*found, *running} - {*members})))
         self._spawn(self._rebalancing.run())
         self._spawn(self.members.replace_the_lost())
         self._spawn(self._scaling.run())

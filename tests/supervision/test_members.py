@@ -144,6 +144,29 @@ def test_an_id_is_taken_before_its_bearer_starts(world: ModuleType) -> None:
     world.run(story())
 
 
+def test_a_node_that_a_lost_supervisor_had_started_is_seen_off_wherever_it_runs(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, maintenance=True)
+        supervisor = await bench.started()
+
+        async def wait(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        supervisor.members._between_waves = wait
+        adding = asyncio.create_task(bench.ask(f.AddNode(1.0, "", "", 10.0)))
+        await asyncio.sleep(1)
+        adding.cancel()
+        bench.dead_supervisor(supervisor)
+        bench.launcher.found.remove("n4")  # its host is not the next supervisor's
+        assert bench.cluster.runs("n4")
+        await bench.started()
+        await asyncio.sleep(1)
+        assert bench.launcher.retired == ["n4"]
+        assert not bench.cluster.runs("n4")
+
+    world.run(story())
+
+
 def test_who_waits_for_a_machine_keeps_no_other_from_coming_and_going(world: ModuleType) -> None:
     async def story() -> None:
         bench = impatient(world, 30.0, nodes=5)

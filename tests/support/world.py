@@ -685,6 +685,9 @@ class Launcher:
     async def hosts(self) -> list[HostFacts]:
         return [HostFacts(name=name, cpus=4.0, memory_bytes=8 << 30, disk_bytes=100 << 30) for name in ("h1", "h2")]
 
+    async def running(self) -> list[str]:
+        return [node_id for node_id in sorted(self.cluster.hosts) if self.cluster.runs(node_id)]
+
     async def retire(self, node_id: str, host: str) -> None:
         self.retired.append(node_id)
         if node_id in self.found:
