@@ -144,11 +144,13 @@ P10. Deletes are forgotten by all owners or by none
     A record in which nothing lives any more (a tombstone, an expired value) goes when its grace is over and every
     owner, old and new ones of a move included, has confirmed twice, half a grace apart, that it holds exactly that
     record. Between the two no owner holds anything older, so whatever could bring something older was sent before;
-    receivers refuse writes and hints older than half the grace. Expiry is judged by the coordinator's clock alone. No
-    node purges by itself, so Merkle trees may contain what is about to go.
+    receivers refuse writes and hints older than half the grace. An owner confirms what is dead for that long by its own
+    clock, less the allowed skew; half a grace is measured by the leader's monotonic clock. Clients are shown what the
+    coordinator's clock says lives. No node purges by itself, so Merkle trees may contain what is about to go.
 
     *Schedules.* A has forgotten a tombstone, B has not: the tombstone flows back for ever. v1 with a ttl superseded v0
-    on two owners of three; it expires and is dropped there, and the third owner's v0 spreads again.
+    on two owners of three; it expires and is dropped there, and the third owner's v0 spreads again. A leader's clock is
+    a year ahead: a value that lives for another month is gone on all owners, and leaves no tombstone.
 
     In: ``replica.hints``, ``repair.local_copy``, ``repair.agreements``, ``repair.anti_entropy``, ``node.opening``.
     Held by: ``tests/repair/test_anti_entropy.py``, ``tests/supervision/test_rebalancing.py``.

@@ -162,11 +162,14 @@ class Fetch(Message, frozen=True):
 class Purge(Message, frozen=True):
     """Forget these (bucket id, encoded key, digest), all of them dead. Answer: ``Purged``.
 
-    Without ``sure`` nothing is forgotten yet: the answer says which records the node holds, durably, exactly so.
+    Without ``sure`` nothing is forgotten yet: the answer says which records the node holds, durably, exactly so. Either way
+    it leaves out what is not dead for long enough by the node's own clock (P10).
     """
 
     items: Annotated[list[tuple[lim.BucketId, lim.EncodedKey, int]], lim.LOOKED_AT]
     sure: bool
+    also_living: bool = False
+    """Without ``sure``: only what is held is asked for, dead or not."""
 
 
 class DropUnowned(Message, frozen=True):

@@ -11,9 +11,10 @@ when it began to compare, which makes it the moment at which deletes can be forg
 *every* owner has said, twice and half a grace apart, that it holds exactly that record, durably. The leader asks all of
 them; at a repair half a grace later it asks again, and then has them forget it. Between the two no owner held anything
 older, so whatever could still bring something older (a hint, a repair, a write long under way) was made before, and its
-receiver refuses it for its age. An owner that the last message does not reach keeps the tombstone: at the next repair
-it flows back, and goes once more. Trees therefore need not leave out what is purgeable as of some time (as P10 has it):
-no node purges alone.
+receiver refuses it for its age. Each owner agrees by its own wall clock, give or take the skew allowed: one clock far
+ahead takes no value from the others before its time. An owner that the last message does not reach keeps the tombstone:
+at the next repair it flows back, and goes once more. Trees therefore need not leave out what is purgeable as of some
+time (as P10 has it): no node purges alone.
 
 ``heal`` makes an incomplete owner complete (P1): it compares with enough others that any write that W acknowledged is
 on one of them: N - W + 1 intact ones, or all others if fewer are intact. Corruption that took both a deletion and the
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from raykv.config import KIB, MAX_BATCH_ITEMS, MAX_FRAME_BYTES
+from raykv.config import KIB, MAX_BATCH_ITEMS, MAX_CLOCK_SKEW_MS, MAX_FRAME_BYTES
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.keys import LAST_TAG_END
@@ -207,14 +208,18 @@ class AntiEntropy:
         if len(request.items) > KEYS_AT_ONCE:
             return f.NodeRefused("corrupt", "a peer asked to forget too much at once")
         indexes = []
+        grace_ms = self._local.grace_ms if request.sure else self._local.grace_ms / 2
+        before_ms = self._clock.wall_ms() - max(0.0, grace_ms - MAX_CLOCK_SKEW_MS)
         for index, (bucket_id, key, value) in enumerate(request.items):
             if request.sure:
-                if self._local.erase(bucket_id, key, value):
+                if self._local.erase(bucket_id, key, value, before_ms):
                     indexes.append(index)
             else:
                 (record,) = await self._local.fetch(bucket_id, [key])
                 if record is not None and digest(bucket_id, key, record) == value:
-                    indexes.append(index)
+                    since_ms = 0 if request.also_living else dead_since_ms(record)
+                    if since_ms is not None and since_ms <= before_ms:
+                        indexes.append(index)
         return f.Purged(indexes)
 
     # ---- leading ----
@@ -382,7 +387,9 @@ class AntiEntropy:
         left: list[Entry] = []
         done = Mended(epoch=epoch)
         for some in _chunks(entries, KEYS_AT_ONCE):
-            answer = await self._ask(peer, f.Purge(some, sure=False), done)  # cheaper than the records
+            answer = await self._ask(
+                peer, f.Purge(some, sure=False, also_living=True), done
+            )  # cheaper than the records
             same = {*answer.indexes} if isinstance(answer, f.Purged) else set()
             other = [entry for index, entry in enumerate(some) if index not in same]
             for bucket_id in dict.fromkeys(entry[0] for entry in other):
@@ -508,7 +515,7 @@ class AntiEntropy:
             due = [e for e in dead if self._long_agreed(partition, e, began_s, grace_ms, now_ms - grace_ms)]
             for peer in others if due else ():
                 await self._ask(peer, f.Purge(due, sure=True), done)
-            purged += sum(self._local.erase(*entry) for entry in due)
+            purged += sum(self._local.erase(*entry, now_ms - grace_ms) for entry in due)
             self._agreed.forget(partition, due)
         return purged
 

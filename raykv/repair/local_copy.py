@@ -81,6 +81,11 @@ class LocalCopy:
             total[bucket_id] = total.get(bucket_id, 0) + count
         return [[bucket_id, total[bucket_id]] for bucket_id in sorted(total)]
 
+    @property
+    def grace_ms(self) -> float:
+        """How long what is dead is remembered."""
+        return self._replica.grace_ms
+
     def complete(self, partition: int) -> bool:
         """Whether this node has all that it acknowledged in the partition (P1)."""
         return self._replica.complete_for(partition)
@@ -307,8 +312,8 @@ class LocalCopy:
         await self._durable(position)
         return taken
 
-    def erase(self, bucket_id: int, key: bytes, value: int) -> bool:
-        """Forget the record if it is still the one with that digest. False if it is another."""
+    def erase(self, bucket_id: int, key: bytes, value: int, before_ms: float) -> bool:
+        """Forget the record if it is still the one with that digest. False if it is another, or lived after that time."""
         place = self._place(bucket_id, key)
         try:
             found = self._engine.get(place)
@@ -317,6 +322,9 @@ class LocalCopy:
         if found is None:
             return True
         if digest(bucket_id, key, public(found.record)) != value:
+            return False
+        since_ms = dead_since_ms(found.record)
+        if since_ms is None or since_ms > before_ms:
             return False
         self._engine.erase(place)
         place_of = self.partition_of(bucket_id, key), bucket_id

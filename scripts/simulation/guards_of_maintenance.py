@@ -179,7 +179,9 @@ OF_MAINTENANCE = (
         (
             Edit(
                 "raykv.repair.local_copy:LocalCopy.erase",
-                "    if digest(bucket_id, key, public(found.record)) != value:\n        return False\n",
+                "    if digest(bucket_id, key, public(found.record)) != value:\n        return False\n"
+                "    since_ms = dead_since_ms(found.record)\n"
+                "    if since_ms is None or since_ms > before_ms:\n        return False\n",
                 "",
             ),
         ),

@@ -821,6 +821,43 @@ def test_a_wall_clock_that_jumps_brings_the_two_agreements_no_closer(world: Modu
     world.run(story())
 
 
+@pytest.mark.parametrize(
+    ("dead_for_ms", "agreed"),
+    [(-1000, (False, False)), (1000, (False, False)), (241_000, (True, False)), (541_000, (True, True))],
+)
+def test_an_owner_agrees_to_forget_what_is_dead_for_long_enough_by_its_own_clock(
+    world: ModuleType, dead_for_ms: int, agreed: tuple[bool, bool]
+) -> None:
+    """Give or take a minute, which clocks may differ: for half the grace, and then for all of it."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, maintenance=True, gc_grace_s=600.0, config=QUIET).start()
+        await asyncio.sleep(1000)
+        key, record = encode_key("a"), world.put_record("v", ttl_ms=1_000_000 - dead_for_ms)
+        await give(cluster, "n1", {"a": record})
+        item = (1, key, digest(1, key, record))
+        held = f.Purge([item], sure=False, also_living=True)
+        assert await cluster.ask("n1", held) == f.Purged([0]), "to be held is another question"
+        for sure in (False, True):
+            answer = await cluster.ask("n1", f.Purge([item], sure=sure))
+            assert answer == f.Purged([0] if agreed[sure] else [])
+        assert (await cluster.held("n1", "a") is None) == agreed[True]
+
+    world.run(story())
+
+
+def test_a_leader_whose_clock_is_far_ahead_takes_no_value_that_lives(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, key = await purging(world, record=world.put_record("v", 0, ttl_ms=1_000_000))
+        cluster.clocks["n1"].skew_ms = 365 * 86_400_000
+        for _ in range(3):
+            assert (await repair(cluster, "n1", 3))["purged"] == 0
+            await asyncio.sleep(GRACE_S / 2 + 1)
+        assert None not in await copies(cluster, key)
+
+    world.run(story())
+
+
 def test_what_was_agreed_by_a_clock_far_ahead_is_not_put_off(world: ModuleType) -> None:
     async def story() -> None:
         cluster, key = await purging(world)
@@ -836,7 +873,8 @@ def test_what_was_agreed_by_a_clock_far_ahead_is_not_put_off(world: ModuleType) 
 
 def test_nobody_agrees_to_forget_what_is_not_durable_yet(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, maintenance=True).start()
+        cluster = world.Cluster(1, copies=1, maintenance=True, gc_grace_s=GRACE_S).start()
+        await asyncio.sleep(GRACE_S)
         key, record = encode_key("a"), world.delete_record()
         gate = cluster.process("n1").executor.gate
         gate.clear()

@@ -329,14 +329,19 @@ def test_when_the_node_is_overloaded_a_write_waits(world: ModuleType) -> None:
 
 def test_erase_forgets_exactly_that_record(world: ModuleType) -> None:
     async def story() -> None:
-        cluster, local = one_node(world, versioning="vector")
-        key, record = encode_key("a"), world.vector_record(1, "v")
+        cluster, local = one_node(world)
+        key, now_ms = encode_key("a"), world.WALL_MS
+        alive, record = world.vector_record(1, "v"), world.delete_record()
+        await cluster.give("n1", "b", alive)
+        assert local.erase(1, encode_key("b"), digest(1, encode_key("b"), alive), now_ms + 10**9) is False, "it lives"
         await cluster.give("n1", "a", record)
-        assert local.erase(1, key, digest(1, key, b"another")) is False
+        value = digest(1, key, record)
+        assert local.erase(1, key, digest(1, key, b"another"), now_ms) is False
+        assert local.erase(1, key, value, now_ms - 1) is False, "it lived then"
         assert await cluster.held("n1", "a") == record
-        assert local.erase(1, key, digest(1, key, record)) is True
+        assert local.erase(1, key, value, now_ms) is True
         assert await cluster.held("n1", "a") is None
-        assert local.erase(1, key, digest(1, key, record)) is True, "what is gone is gone"
+        assert local.erase(1, key, value, now_ms) is True, "what is gone is gone"
 
     world.run(story())
 
