@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import ActorAlreadyExistsError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykv.actors.adoption import adopt_store
@@ -51,6 +51,7 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 30.0
 TROUBLE_TIMEOUT_S = 5.0
+LOOK_EVERY_S = 0.05
 
 _SERVICE_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -112,11 +113,11 @@ def found_or_join(
     except (RayError, TimeoutError) as error:
         why = f"{explain(error)}; {_waits_for(supervisor)}" if isinstance(error, TimeoutError) else explain(error)
         if created:
-            _kill_all(name)
+            _end_failed(name, supervisor)
         raise StoreUnavailable(f"store {name!r} did not start: {why}") from None
     if "failed" in answer:
         if created:  # otherwise it may be a running store with a troubled supervisor
-            _kill_all(name)
+            _end_failed(name, supervisor)
         error_name, message, details = answer["failed"]
         raise from_data(error_name, message, details)
     if local:
@@ -150,23 +151,69 @@ def _state_of(actor: Any) -> str:
 
 def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, bool]:
     """Return the store's supervisor, and whether it was created here. Ensures that coordinators run, too."""
-    created = False
-    try:
-        supervisor = find_actor(name, SUPERVISOR)
-    except ValueError:
-        _kill_all(name)  # leftovers of a supervisor that was ended for good
-        options = _service_options() | {"name": actor_name(name, SUPERVISOR)}
-        try:
-            supervisor = ray.remote(SupervisorActor).options(**options).remote(msgspec.msgpack.encode(orders))
-            created = True
-        except ValueError:  # another process created it first
-            supervisor = find_actor(name, SUPERVISOR)
+    supervisor, created = _found_or_created(name, orders)
     for number, peer in enumerate(coordinator_names(coordinators)):
         # The first one stays with the supervisor; the others go wherever there is room, to be lost one at a time.
         placed = _service_options() if number == 0 else _SERVICE_OPTIONS | {"scheduling_strategy": "SPREAD"}
         options = placed | {"name": actor_name(name, peer), "get_if_exists": True}
         ray.remote(CoordinatorActor).options(**options).remote(name, orders.node.stream)
     return supervisor, created
+
+
+def _found_or_created(name: str, orders: Orders) -> tuple[Any, bool]:
+    """Return the store's supervisor, and whether it was created here. Raises ``StoreUnavailable``.
+
+    Of several processes that start the store at once, one creates the supervisor, and the others find it.
+    """
+    encoded = msgspec.msgpack.encode(orders)
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(ValueError):
+            return find_actor(name, SUPERVISOR), False
+        if _end_leftovers(name):
+            options = _service_options() | {"name": actor_name(name, SUPERVISOR)}
+            with contextlib.suppress(ActorAlreadyExistsError):
+                return ray.remote(SupervisorActor).options(**options).remote(encoded), True
+        time.sleep(LOOK_EVERY_S)
+    raise StoreUnavailable(
+        f"store {name!r} did not start: actors {', '.join(store_actors(name))}, which ran without a supervisor, do not end; "
+        "try again"
+    )
+
+
+def _end_leftovers(name: str) -> bool:
+    """End what a supervisor that was ended for good left running. Returns whether nothing was.
+
+    Another process may create a supervisor at any time, and its nodes have the same names. What is ended is therefore what
+    was found before a moment without a supervisor, by handle.
+    """
+    found = []
+    for actor in store_actors(name):
+        with contextlib.suppress(ValueError):
+            found.append(ray.get_actor(actor, namespace=NAMESPACE))
+    left = store_actors(name)
+    if actor_name(name, SUPERVISOR) in left:
+        return False
+    for handle in found:
+        with contextlib.suppress(RayError):
+            ray.kill(handle)
+    return not left
+
+
+def _end_failed(name: str, supervisor: Any) -> None:
+    """End what a failed start has begun here, but nothing that another process has started under that name since."""
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        try:
+            if _identity(find_actor(name, SUPERVISOR)) != _identity(supervisor):
+                return
+        except ValueError:
+            if _end_leftovers(name):
+                return
+        else:
+            with contextlib.suppress(RayError):
+                ray.kill(supervisor)
+        time.sleep(LOOK_EVERY_S)
 
 
 def _service_options() -> dict[str, Any]:
@@ -250,7 +297,7 @@ def _kill_all(name: str) -> list[str]:
         # Repeatedly: a launch under way may have registered another one meanwhile.
         for actor in sorted(left, key=lambda actor: actor != actor_name(name, SUPERVISOR)):
             _kill(actor)
-        time.sleep(0.05)
+        time.sleep(LOOK_EVERY_S)
     return []
 
 

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import patience
@@ -199,6 +201,91 @@ def _is_there(store_name: str) -> bool:
         return raykv.coordinator(store_name) is not None
     except raykv.StoreNotFound:
         return False
+
+
+def test_a_start_that_finds_the_supervisor_late_leaves_it_alone(
+    start_store: Any, store_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """*Schedule: B finds no supervisor; A creates it; B clears away what a former supervisor may have left.*"""
+    from raykv.actors import lifecycle
+    from raykv.actors.naming import SUPERVISOR, find_actor
+
+    store = start_store()
+    store.put("k", 1)
+    before = find_actor(store_name, SUPERVISOR)._actor_id, store_processes(store)
+    looks = []
+
+    def late(name: str, peer: str) -> Any:
+        looks.append(peer)
+        if looks == [SUPERVISOR]:
+            raise ValueError("not there yet")
+        return find_actor(name, peer)
+
+    monkeypatch.setattr(lifecycle, "find_actor", late)
+    assert start_store().get("k") == 1
+    assert store.get("k") == 1
+    assert (find_actor(store_name, SUPERVISOR)._actor_id, store_processes(store)) == before
+
+
+def test_several_starters_at_once_start_one_store(
+    start_store: Any, store_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ranks of a job may start the store that they share."""
+    from raykv.actors import lifecycle
+    from raykv.actors.naming import SUPERVISOR, find_actor
+
+    starters = 4
+    none_found = threading.Barrier(starters)
+    own = threading.local()
+
+    def there(name: str) -> bool:
+        with contextlib.suppress(ValueError):
+            return find_actor(name, SUPERVISOR) is not None
+        return False
+
+    def at_once(name: str, peer: str) -> Any:
+        if peer == SUPERVISOR and not hasattr(own, "looked"):
+            own.looked = True
+            if none_found.wait(60):  # the others go on when the first has created it
+                wait_until(lambda: there(name))
+            raise ValueError("not there yet")
+        return find_actor(name, peer)
+
+    monkeypatch.setattr(lifecycle, "find_actor", at_once)
+    with ThreadPoolExecutor(starters) as pool:
+        stores = list(pool.map(lambda _: start_store(), range(starters)))
+    for number, store in enumerate(stores):
+        store.put("k", number)
+        assert [each.get("k") for each in stores] == [number] * starters
+    assert all(found["incarnation"] == 1 for found in stores[0].status()["nodes"])
+
+
+def test_a_start_that_fails_ends_only_what_it_has_begun(
+    start_store: Any, store_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """*Schedule: A's supervisor is ended while A waits for it, and B starts the store anew before A hears of that.*"""
+    import ray
+    from ray.exceptions import ActorDiedError
+
+    from raykv.actors import lifecycle
+    from raykv.actors.naming import SUPERVISOR, find_actor
+
+    anew = []
+
+    def meanwhile(asked: Any, timeout: float) -> Any:
+        monkeypatch.undo()
+        ray.get(asked, timeout=timeout)
+        raykv.shutdown(store_name)
+        anew.append(start_store())
+        raise ActorDiedError
+
+    monkeypatch.setattr(lifecycle.ray, "get", meanwhile)
+    with pytest.raises(raykv.StoreUnavailable):
+        start_store()
+    assert find_actor(store_name, SUPERVISOR)._actor_id.hex() == anew[0]._session.link._place[1]
+    anew[0].put("k", 1)
+    assert anew[0].get("k") == 1
+    raykv.shutdown(store_name)
 
 
 def test_attaching_compares_what_all_must_agree_on(start_store: Any, store_name: str, tmp_path: Path) -> None:
