@@ -2,7 +2,7 @@
 
 Both are bounded in bytes (an estimate of what the data occupies in memory, not of its size on disk). Blocks are keyed by
 table and block, and the least recently used go first; tables are immutable, so a block never goes stale and is dropped
-only with its table.
+only with its table, or when that turns out to be corrupt on the disk.
 
 A cached record is the newest of its key in all tables, which saves the filter and two searches for each run. A flush or
 newly found corruption may change which record that is, and so invalidates the records cached before (``RecordCache``).
@@ -76,7 +76,7 @@ class BlockCache:
         assert self.used_bytes >= 0
 
     def discard_table(self, table: int, blocks: int) -> None:
-        """Forget all blocks of a removed table. O(blocks of the table)."""
+        """Forget all blocks of a table that is removed or corrupt. O(blocks of the table)."""
         for index in range(blocks):
             entry = self._blocks.pop(first_name(table) + index, None)
             if entry is not None:

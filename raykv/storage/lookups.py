@@ -236,12 +236,17 @@ class Lookups:
         self._check()
 
     def _note(self, damage: Damage) -> None:
-        """Record corruption just found; its block is skipped from now on. Saved before anything overwrites it."""
+        """Record corruption just found; its block is skipped from now on. Saved before anything overwrites it.
+
+        *Schedule if the cache kept the block: the peers give its records back, all seem to be there already, and nothing
+        is written; the damage is healed, the block leaves the cache, and its keys are gone.*
+        """
         self._corruption_changes += 1
         self._age += 1
         for table in chain.from_iterable(run.tables for run in self._runs):
             if table.name == damage.file:
                 table.skipped |= {damage.offset}
+                self._cache.discard_table(table.info.number, table.blocks)
         if any(map(damage.same_place, [*self._damaged, *self._healed])):
             return
         report(damage)

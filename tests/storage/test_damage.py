@@ -128,6 +128,30 @@ def test_what_was_found_before_its_block_was_corrupted_is_given_back_and_logged(
     assert drive.content(drive.open(disk)) == model
 
 
+def test_a_block_that_was_cached_before_it_was_corrupted_is_given_back_and_logged(drive, disk):
+    """A scan reads past the cache, and finds on the disk what a cached block hides from updates."""
+    engine = drive.open(disk, compression="none", table_bytes=1 << 20, block_cache_bytes=1 << 20)
+    model = drive.fill(engine, 600)
+    drive.flush(engine)
+    path = drive.files(disk, ".sst")[0]
+    hot = sorted(model)[500]
+    assert engine.get(hot).record == model[hot]
+    disk.flip_bit(path, disk.read_file(path, 1 << 20).index(model[hot]) + 2, 2)
+    around = {key for key, _ in engine.scan(b"", None, around_damage=True)}
+    (damage,) = engine.damaged
+    lost = model.keys() - around
+    assert hot in lost
+    before = engine.appended_position
+    assert all(engine.update(key, model[key]).position > before for key in lost)
+    drive.sync(engine)
+    engine.heal(damage)
+    assert read_all(engine, model) == []
+    engine.close()
+    again = drive.open(disk)
+    assert again.damaged == ()
+    assert drive.content(again) == model
+
+
 def test_an_erasure_over_a_marker_that_was_corrupted_is_written(drive, disk):
     engine = drive.open(
         disk,
