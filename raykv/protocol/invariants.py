@@ -278,7 +278,8 @@ L4. F promises at one moment
 L5. A new term looks before it shows
     The leader looks each key up at F of the sets, under its term, before it touches it, and takes the latest; never its
     own copy alone. If the copies differ, it writes what it took under its own term before that is shown or refused
-    upon; if they agree, nothing is written.
+    upon; if they agree, nothing is written. What a restore loads is of no term: a leader that is given some of it ends
+    its own.
 
     *Schedule.* v is on A only. A read that includes A shows it; the next majority lacks it, and the read after it shows
     the value before.

@@ -164,6 +164,11 @@ def renewed(record: bytes, bits: int) -> bytes:
     return encode(LinearRecord(pack_term(0, bits), taken.seq, taken.time, taken.payload, taken.version, taken.fence))
 
 
+def is_restored(record: bytes) -> bool:
+    """Return whether a record of any kind is a ``renewed`` one: no leader of this store has written it."""
+    return record[0] == KIND_LINEAR and term_number(term_of(record)) == 0
+
+
 def term_of(record: bytes) -> bytes:
     """Return the term of a record."""
     return record[_TERM_AT:_SEQ_AT]

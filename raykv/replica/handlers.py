@@ -25,9 +25,11 @@ from raykv.records import vector_record as vector
 from raykv.records.keys import (
     check_keys,
     is_key,
+    storage_partition,
     storage_prefix,
 )
 from raykv.records.kinds import OWNED, check, is_linear, is_vector, public
+from raykv.records.linear_record import is_restored
 from raykv.records.record import stamp_of, time_of
 from raykv.replica.dot_allocator import DotAllocator
 from raykv.replica.groups import GroupSizes
@@ -110,6 +112,10 @@ class Replica:
         """Whether enough space is left to accept deletes even so: nothing else makes room."""
         self.times_incomplete = 0
         """How often this run found that the node lacks what it acknowledged."""
+        self.times_restored = 0
+        """How often this run took records under which a term may have begun that knew nothing of them."""
+        self.end_terms: Callable[[int], None] = lambda _: None
+        """``end_terms(partition)``: see ``raykv.replica.leader``."""
         self._dot_allocator = DotAllocator(random)
         self._acceptor = Acceptor(directory)
         self.promises = Promises(engine)
@@ -383,6 +389,11 @@ class Replica:
     def _write_newest(self, keys: list[bytes], records: list[bytes]) -> Answer:
         """Keep records of which only the newest stands: no dots, no siblings."""
         kept = self._engine.update_many(keys, records)
+        for partition in {
+            storage_partition(key) for key, record in zip(keys, records, strict=True) if is_restored(record)
+        }:
+            self.times_restored += 1
+            self.end_terms(partition)
         newer = [_newer(found.record, record) for found, record in zip(kept, records, strict=True)]
         return f.WriteDone(newer), max([0, *[found.position for found in kept]])
 

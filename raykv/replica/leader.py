@@ -108,6 +108,7 @@ class Leaders:
         self._owned_by: ClusterState | None = None
         self._owned_places: dict[Place, Owned] = {}
         replica.voter.is_head = self._is_head
+        replica.end_terms = self._end_terms
 
     @property
     def leading(self) -> int:
@@ -616,6 +617,16 @@ class Leaders:
             self._heads -= len(tenure.heads)
             self._heads_bytes -= sum(head.size_bytes for head in tenure.heads.values())
         tenure.abandon(self._takeovers.pointer(tenure.place))
+
+    def _end_terms(self, partition: int) -> None:
+        """Give up what this node leads of a partition into which a backup's records are loaded: a new term looks (L5).
+
+        *Schedule without: a restore is under way, and its bucket still empty. A program makes a change there; A leads, and
+        knows from F owners that they hold nothing else of the bucket. All owners are given k. A says that k is absent, and
+        an insertion of it goes over the value that was restored.*
+        """
+        for tenure in [tenure for place, tenure in self._tenures.items() if place[0] == partition]:
+            self._give_up(tenure)
 
     async def hand_over(self, request: f.HandOver) -> f.NodeAnswerBody:
         """Answer ``HandOver``: have the next owner of each partition lead it, and lead nothing for a while.

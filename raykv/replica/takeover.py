@@ -237,6 +237,7 @@ class Takeovers:
         number = term_number(self.believed(place)[0] or NO_TERM) + 1
         term = pack_term(number, self._random.getrandbits(64))
         sets = state.write_sets(*place)
+        restored = self._replica.times_restored
         try:
             vote = await self._vote(place, term, sets, state.epoch)
         except (StoreClosed, EngineFailed, OSError, CorruptData) as error:
@@ -247,7 +248,9 @@ class Takeovers:
             self._refused_s[place] = self._clock.monotonic_s() + TAKEOVER_EVERY_S * jitter
             return self.pointer(place)
         self._refused_s.pop(place, None)
-        self._begin(Tenure(place, term, sets, vote.filled))
+        # What was restored meanwhile may have come to others after they had said what they hold.
+        filled = vote.filled if self._replica.times_restored == restored else None
+        self._begin(Tenure(place, term, sets, filled))
         return None
 
     async def promised(self, place: Place, term: bytes, sets: tuple[tuple[str, ...], ...], epoch: int) -> bool:

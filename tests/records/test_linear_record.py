@@ -177,3 +177,10 @@ def test_what_no_leader_writes_is_corrupt(wrong: dict[str, object]) -> None:
 )
 def test_the_bounds_are_within_bounds(right: dict[str, object]) -> None:
     r.check(made(**right))
+
+
+def test_what_a_restore_loads_is_known_by_its_term() -> None:
+    record = made()
+    assert not r.is_restored(record)
+    assert r.is_restored(r.renewed(record, 5))
+    assert not r.is_restored(bytes(30)), "a record of another kind"

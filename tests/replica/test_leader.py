@@ -47,6 +47,57 @@ def mates(cluster: Leaders, count: int) -> list[str]:
 # ---- a new term looks before it shows (L5) ----
 
 
+def restored(value: bytes) -> bytes:
+    """A record of another store, as a restore loads it."""
+    record = LinearRecord((7).to_bytes(8) + bytes(8), 9, time_from_ms(WALL_MS), value)
+    return linear.renewed(linear.encode(record), 5)
+
+
+async def load(cluster: Leaders, key: str, record: bytes) -> None:
+    loaded = await cluster.coordinator().front.carry_out(f.LoadRecords(BUCKET, [(encode_key(key), record)], 5.0))
+    assert loaded.data == 1
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_what_a_restore_brings_under_a_term_is_shown_and_not_inserted_again(touched: bool) -> None:
+    async def story() -> None:
+        cluster, (first, *others) = started()
+        caller = Caller()
+        (other,) = mates(cluster, 1)
+        await cluster.one(first, caller.put(other, "a program is early"))
+        if touched:
+            assert (await cluster.one(first, caller.read(KEY))).payload is None
+        await load(cluster, KEY, restored(b"v"))
+        assert (await cluster.one(first, caller.read(KEY))).payload == b"v"
+        settled = await cluster.one(first, caller.put(KEY, "anew", condition=b""))
+        assert (settled.status, settled.payload) == (c.CONFLICT, b"v")
+        assert (await cluster.one(first, caller.read(other))).payload == b"a program is early"
+        assert {node_id for node_id in (first, *others) if cluster.tenure(node_id, KEY)} == {first}
+
+    run(story())
+
+
+def test_what_a_restore_brings_while_a_term_is_promised_is_shown() -> None:
+    async def story() -> None:
+        cluster, (first, second, third) = started()
+        caller = Caller()
+        cluster.wire.hold(f.Promise, target=third)
+        confirmed = cluster.wire.hold(f.Promise, target=second, answers=True)
+        (other,) = mates(cluster, 1)
+        task = begin(cluster, first, caller.put(other, "a program is early"))
+        await confirmed.caught()
+        confirmed.let_go(1)
+        # It has said once more that it promises, and that it holds nothing.
+        while len(confirmed.held) < 2:  # noqa: ASYNC110 - in virtual time
+            await asyncio.sleep(0.001)
+        await load(cluster, KEY, restored(b"v"))
+        confirmed.release()
+        assert (await task).status == c.DONE
+        assert (await cluster.one(first, caller.read(KEY))).payload == b"v"
+
+    run(story())
+
+
 def test_a_value_that_one_owner_has_is_written_again_before_it_is_shown() -> None:
     """*Schedule (L5): v is on A only. A read that includes A shows it; the next majority lacks it.*"""
 
