@@ -33,7 +33,7 @@ class CoordinatorLink(ThisProcess):
 
     def _drawn(self) -> str:
         """Return the name of this link's coordinator. Raises ``ValueError`` if there is none."""
-        peer = self._peer
+        peer = self._peer  # another thread may forget it meanwhile
         if peer is None:
             if not ray.is_initialized():
                 raise ValueError("Ray is not connected in this process")
@@ -43,7 +43,6 @@ class CoordinatorLink(ThisProcess):
         return peer
 
     def _lost(self) -> None:
-        """Draw another coordinator for the next request. In any thread: others read what it resets once only."""
         self._handle = self._peer = None
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Any]:
@@ -53,18 +52,21 @@ class CoordinatorLink(ThisProcess):
 
     def _submit(self, request: f.CoordinatorRequest) -> Any:
         frame = f.coordinator_requests.encode(request)
-        handle = self._handle
+        handle = self._handle  # another thread may forget it meanwhile
         if handle is None:
             try:
                 handle = self._handle = find_actor(self._store, self._drawn())
             except ValueError:
                 self._lost()
                 return PeerAbsent("no such process runs")
+        if not ray.is_initialized():  # Ray was shut down in this process; a call would start it again
+            self._lost()
+            return PeerAbsent("Ray is not connected in this process")
         try:
             return handle.serve.remote(frame)
-        except RayError as error:  # Ray was shut down in this process
+        except Exception as error:  # noqa: BLE001 - the handle is of a former session; Ray has no class for that
             self._lost()
-            return PeerAbsent(f"Ray could not send: {type(error).__name__}")
+            return PeerAbsent(f"Ray could not send: {str(error)[:200]}")
 
     def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""

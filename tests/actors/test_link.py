@@ -1,4 +1,4 @@
-"""A link to a coordinator's actor while another thread finds that actor lost. Without Ray."""
+"""A link to a coordinator: what it does when its handle is no longer good. No Ray runs here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,84 @@ from typing import Any
 
 import pytest
 
-from raykv.actors import link as module
+from raykv.actors import link
+from raykv.actors.link import CoordinatorLink
+from raykv.ports import PeerAbsent
 from raykv.protocol import frames as f
+
+REQUEST = f.GetInfo("status", 1.0)
+
+
+class Handles:
+    """Ray's handles of one coordinator, of one session after the other; those of a former one raise what Ray raises."""
+
+    def __init__(self) -> None:
+        self.session = 1
+        self.looked_up: list[tuple[int, str]] = []
+
+    def find(self, store: str, peer: str) -> Any:
+        session = self.session
+        self.looked_up.append((session, f"{store}/{peer}"))
+
+        def remote(frame: bytes) -> int:
+            assert f.coordinator_requests.decode(frame) == REQUEST
+            if session != self.session:
+                raise Exception("Can't find actor: it might be from a different cluster")  # noqa: TRY002 - Ray's own
+            return session
+
+        return SimpleNamespace(serve=SimpleNamespace(remote=remote))
+
+
+@pytest.fixture
+def handles(monkeypatch: pytest.MonkeyPatch) -> Handles:
+    made = Handles()
+    monkeypatch.setattr(link.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(link, "pool_of", lambda store: ["coordinator"])
+    monkeypatch.setattr(link, "find_actor", made.find)
+    return made
+
+
+def test_after_another_session_has_begun_the_coordinator_is_looked_up_again(handles: Handles) -> None:
+    """*Schedule: ``ray.shutdown()`` and ``ray.init()`` in one process; the handle is of the former session.*"""
+    one = CoordinatorLink("shop")
+    assert one.submit([REQUEST]) == [1]
+    handles.session = 2
+    (failed,) = one.submit([REQUEST])
+    assert isinstance(failed, PeerAbsent), "nothing was sent: it may be tried again"
+    assert one.submit([REQUEST]) == [2]
+    assert handles.looked_up == [(1, "shop/coordinator"), (2, "shop/coordinator")]
+
+
+def test_where_ray_was_shut_down_nothing_is_called(handles: Handles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call would start another Ray."""
+    one = CoordinatorLink("shop")
+    assert one.submit([REQUEST]) == [1]
+    handles.session = 2
+    monkeypatch.setattr(link.ray, "is_initialized", lambda: False)
+    (failed,) = one.submit([REQUEST])
+    assert isinstance(failed, PeerAbsent)
+    assert "not connected" in str(failed)
+
+
+class Forgetful(CoordinatorLink):
+    """Its handle is forgotten right after each look at it, as by a call in another thread that fails just then."""
+
+    _held: Any = None
+
+    @property
+    def _handle(self) -> Any:
+        handle, self._held = self._held, None
+        return handle
+
+    @_handle.setter
+    def _handle(self, handle: Any) -> None:
+        self._held = handle
+
+
+def test_a_handle_that_another_thread_forgets_meanwhile_is_still_called(handles: Handles) -> None:
+    one = Forgetful("shop")
+    assert [one.submit([REQUEST]), one.submit([REQUEST])] == [[1], [1]]
+    assert handles.looked_up == [(1, "shop/coordinator")]
 
 
 class Fleeting:
@@ -32,14 +108,14 @@ HANDLE = SimpleNamespace(serve=SimpleNamespace(remote=lambda frame: frame))
 def test_a_coordinator_that_another_thread_finds_lost_meanwhile_is_asked_all_the_same(
     monkeypatch: pytest.MonkeyPatch, handle: Any, peer: str | None
 ) -> None:
-    class Link(module.CoordinatorLink):
+    class Link(CoordinatorLink):
         _handle, _peer = Fleeting(), Fleeting()
 
-    monkeypatch.setattr(module, "find_actor", lambda store, peer: {"one": HANDLE}[peer])
-    monkeypatch.setattr(module, "pool_of", lambda store: ["one"])
-    monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
-    link = Link("nowhere")
+    monkeypatch.setattr(link, "find_actor", lambda store, peer: {"one": HANDLE}[peer])
+    monkeypatch.setattr(link, "pool_of", lambda store: ["one"])
+    monkeypatch.setattr(link.ray, "is_initialized", lambda: True)
+    lost = Link("nowhere")
     monkeypatch.setattr(Link, "_handle", Fleeting(handle))
     monkeypatch.setattr(Link, "_peer", Fleeting(peer))
     request = f.OpenBucket("b", {}, 1.0)
-    assert link.submit([request]) == [f.coordinator_requests.encode(request)]
+    assert lost.submit([request]) == [f.coordinator_requests.encode(request)]
