@@ -174,6 +174,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+import raykv.actors.forks
 import raykv.coordinator  # noqa: F401 - first: imported later, the package would take the name of the function below
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.aio_primitives import AsyncCounter, AsyncLock

@@ -28,6 +28,7 @@ import ray
 
 from raykv.actors.calls import fast_transport
 from raykv.actors.embedded_loop import CannotBegin, EmbeddedLoop, LoopClosed, Work
+from raykv.actors.forks import forked_from_ray
 from raykv.actors.hosts import whereabouts
 from raykv.actors.this_process import ThisProcess
 from raykv.cluster.background import Background
@@ -405,10 +406,18 @@ def _take(place: Place, handle: DirectHandle) -> DirectLink:
     with _lock:
         shared = _links.get(place)
         if shared is None or shared.link.closed:
-            fork_state = _fork_states.get(place, _NOTHING) if _generation else None
+            without_ray = _generation and (forked_from_ray() or not ray.is_initialized())
+            fork_state = _fork_states.get(place, _NOTHING) if without_ray else None
             shared = _links[place] = _Shared(DirectLink(place[0], fork_state, _metrics_of(place)))
         shared.add(handle)
         return shared.link
+
+
+def inherited_link(store: str) -> DirectHandle | None:
+    """Return, in a forked child, a link to the store of that name that its parent was connected to; None if to none."""
+    places = [place for place in _fork_states if place[0] == store]
+    known = [place for place in places if _fork_states[place].state is not None]
+    return DirectHandle(*(known or places)[-1]) if places else None
 
 
 def _metrics_of(place: Place) -> CountingMetrics:

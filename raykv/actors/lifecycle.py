@@ -19,7 +19,8 @@ from raykv.actors.authentication import make_token
 from raykv.actors.command_port import forget_endpoints
 from raykv.actors.coordinator import CoordinatorActor
 from raykv.actors.deletion import RESTORING
-from raykv.actors.embedded_coordinator import DirectHandle
+from raykv.actors.embedded_coordinator import DirectHandle, inherited_link
+from raykv.actors.forks import forked_from_ray
 from raykv.actors.hosts import first_line, this_host
 from raykv.actors.link import CoordinatorLink
 from raykv.actors.naming import (
@@ -226,8 +227,13 @@ def _service_options() -> dict[str, Any]:
 
 
 def join(name: str, routing: Routing = "auto") -> Link:
-    """Return a link to a running store. Raises ``StoreNotFound``; ``StoreUnavailable`` if its cluster cannot be reached."""
+    """Return a link to a running store. Raises ``StoreNotFound``; ``StoreUnavailable`` if its cluster cannot be reached.
+
+    A forked child gets a link by what its parent knew, whatever the routing: Ray does not work there.
+    """
     check_store_name(name)
+    if forked_from_ray() and (inherited := inherited_link(name)) is not None:
+        return inherited
     if not join_ray():
         raise StoreNotFound(
             f"store {name!r} is not running: no Ray cluster runs here; raykv.start({name!r}) starts both"

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
 from raykv.actors.calls import RayTransport, in_a_thread
+from raykv.actors.forks import require_ray_to_work
 from raykv.actors.naming import find_actor, pool_of
 from raykv.actors.this_process import ThisProcess
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
@@ -51,6 +52,7 @@ class CoordinatorLink(ThisProcess):
         return [self._submit(request) for request in requests]
 
     def _submit(self, request: f.CoordinatorRequest) -> Any:
+        require_ray_to_work()
         frame = f.coordinator_requests.encode(request)
         handle = self._handle  # another thread may forget it meanwhile
         if handle is None:
@@ -88,6 +90,7 @@ class CoordinatorLink(ThisProcess):
 
     async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
+        require_ray_to_work()
         peer = self._peer
         try:
             if peer is None:

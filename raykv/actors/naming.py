@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from raykv.actors.forks import require_ray_to_work
 from raykv.config import check_node_id
 from raykv.errors import CorruptData, InvalidOption
 from raykv.storage import LOCK_NAME, read_identity
@@ -37,15 +38,17 @@ def actor_name(store: str, peer: str) -> str:
 def find_actor(store: str, peer: str) -> Any:
     """Return the actor's handle. Raises ``ValueError`` if no living actor has the name, or Ray was shut down here.
 
-    A look-up without Ray would start it, or join any cluster on this machine.
+    A look-up without Ray would start it, or join any cluster on this machine. Raises ``StoreUnavailable`` in a forked child.
     """
+    require_ray_to_work()
     if not ray.is_initialized():
         raise ValueError("Ray is not connected in this process")
     return ray.get_actor(actor_name(store, peer), namespace=NAMESPACE)
 
 
 def store_actors(store: str) -> list[str]:
-    """Return the names of the store's living actors, sorted."""
+    """Return the names of the store's living actors, sorted. Raises ``StoreUnavailable`` in a forked child."""
+    require_ray_to_work()
     prefix = actor_name(store, "")
     listed = ray.util.list_named_actors(all_namespaces=True)
     return sorted(
@@ -54,7 +57,11 @@ def store_actors(store: str) -> list[str]:
 
 
 def running_stores() -> list[str]:
-    """Return the names of the stores running in this Ray cluster, sorted. Costs a call to Ray's head."""
+    """Return the names of the stores running in this Ray cluster, sorted. Costs a call to Ray's head.
+
+    Raises ``StoreUnavailable`` in a forked child.
+    """
+    require_ray_to_work()
     suffix = actor_name("", SUPERVISOR)
     listed = ray.util.list_named_actors(all_namespaces=True)
     return sorted(

@@ -25,6 +25,7 @@ import ray
 from ray.exceptions import RayError
 
 from raykv.actors.authentication import WHERE, is_refused, token_to_show
+from raykv.actors.forks import require_ray_to_work
 from raykv.errors import InvalidOption, StoreUnavailable
 
 CONNECT_TIMEOUT_S = 5.0
@@ -65,8 +66,10 @@ def join_ray(address: str | None = None, *, log_to_driver: bool = True, logging_
     """Join the Ray initialised here, the one requested, or the one running on this machine.
 
     False if none is requested and none runs. Raises ``StoreUnavailable`` if the cluster cannot be joined, at the latest
-    after ``CONNECT_TIMEOUT_S`` and ``ANSWER_TIMEOUT_S``; ``InvalidOption`` if the address is invalid.
+    after ``CONNECT_TIMEOUT_S`` and ``ANSWER_TIMEOUT_S``, or at once in a forked child of a process that had joined one;
+    ``InvalidOption`` if the address is invalid.
     """
+    require_ray_to_work()
     if ray.is_initialized():
         return True
     choice = choose(address)

@@ -344,6 +344,57 @@ def test_what_a_forked_child_cannot_do_is_an_error_in_time(direct):
     assert in_time
 
 
+def test_a_handle_that_is_pickled_to_a_forked_child_works_there(direct):
+    """Pools of processes pickle what they are given, although the child has it already."""
+    warmed(direct)
+    direct.put("fork", "parent")
+
+    def child():
+        sent = pickle.loads(pickle.dumps(direct.bucket("default")))
+        anew = [raykv.connect("shared", routing=routing) for routing in ("auto", "direct", "coordinator")]
+        return sent.get("fork", timeout=60), [store.get("fork", timeout=60) for store in anew]
+
+    assert in_a_child(child) == ("parent", ["parent"] * 3)
+
+
+def test_what_needs_ray_is_an_error_at_once_in_a_forked_child(direct):
+    """Ray would wait there for threads that only the parent has."""
+    warmed(direct)
+    with raykv.connect("shared", routing="coordinator") as by_actor:
+        by_actor.put("fork", "parent")
+        works = {
+            "connect": lambda: raykv.connect("unknown"),
+            "start": lambda: raykv.start("unknown"),
+            "shutdown": lambda: raykv.shutdown("shared"),
+            "coordinator": lambda: raykv.coordinator("shared"),
+            "call": lambda: by_actor.get("fork", timeout=0.5),
+            "awaited": lambda: asyncio.run(by_actor.aio.get("fork", timeout=0.5)),
+        }
+
+        def child():
+            said = {}
+            for name, work in works.items():
+                try:
+                    work()
+                except raykv.StoreUnavailable as error:
+                    said[name] = "was forked" in str(error)
+            return said
+
+        assert in_a_child(child) == dict.fromkeys(works, True)
+        assert by_actor.get("fork") == "parent"
+
+
+def test_a_forked_child_that_has_joined_ray_itself_uses_it(direct, monkeypatch):
+    """*Schedule: the parent was not in Ray when it forked.*"""
+    monkeypatch.setattr(embedded_coordinator, "_generation", 1)
+    monkeypatch.setattr(embedded_coordinator, "_links", {})
+    with raykv.connect("shared", routing="direct") as store:
+        assert link_of(store)._fork_state is None
+        assert store.get("nothing") is None
+    monkeypatch.undo()
+    assert direct.get("nothing") is None
+
+
 def test_a_client_that_closes_reports_what_it_has_counted_since_its_last_poll(shared_store):
     def counted():
         latencies = shared_store.status()["clients"]["latencies"]
