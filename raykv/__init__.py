@@ -166,7 +166,6 @@ Importing this package does not import Ray; starting or connecting does.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import sys
@@ -369,25 +368,20 @@ def destroy(name: str = "default", *, path: str | None = None, confirm: str | No
     """Stop the store if it runs, and delete its data for good.
 
     ``confirm`` must be the store's name; without it the name is asked for at the terminal. ``path`` is needed only for
-    a store that does not run and was not started at the default path. Raises ``StoreNotFound``.
+    a store that does not run and was not started at the default path; what lies there is deleted, and a store of that name
+    that runs elsewhere goes on. Raises ``StoreNotFound``, ``StoreUnavailable``.
     """
     check_store_name(name)
+    _check_path(path)
     if confirm is None:
         if not sys.stdin.isatty():
             raise InvalidOption(f"destroy() deletes all data of store {name!r}; pass confirm={name!r} to confirm")
         confirm = input(f"This deletes all data of store {name!r}. Type its name to confirm: ")
     if confirm != name:
         raise InvalidOption(f"nothing was deleted: {shown(confirm)} is not the name of store {name!r}")
-    from raykv.actors import deletion, lifecycle
+    from raykv.actors import destroying
 
-    with contextlib.suppress(StoreNotFound):  # one that does not run can be deleted all the same
-        stopped = lifecycle.stop(name)
-        if stopped is None and path is None:
-            raise StoreUnavailable(
-                f"nothing was deleted: store {name!r} did not report where its data is; pass its path"
-            )
-        path = stopped or path
-    deletion.delete(name, path)
+    destroying.destroy(name, path)
 
 
 def restore(

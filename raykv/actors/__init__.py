@@ -12,8 +12,8 @@ Read in this order: ``naming`` and ``calls``; ``storage_node`` (with its helper,
 ``supervisor``, the actors;
 ``launcher`` (starts storage actors where their directories are), ``hosts`` (the directories on each machine),
 ``ownership`` (which directories can be trusted), ``marker`` and ``deletion`` (exactly the files of a store);
-``lifecycle`` (``raykv.start`` and its siblings) over ``ray_cluster``, ``forks`` (where Ray cannot work) and
-``authentication``; a client's way to its coordinator: ``link`` (calls of the coordinator's actor), or
+``lifecycle`` (``raykv.start`` and its siblings) and ``destroying``, over ``ray_cluster``, ``forks`` (where Ray cannot work)
+and ``authentication``; a client's way to its coordinator: ``link`` (calls of the coordinator's actor), or
 ``embedded_coordinator`` (its own) in an ``embedded_loop``. A command at the shell has no time to join Ray:
 ``command_link`` goes straight to a ``command_port``, by an ``endpoint_file``, once ``known_cluster`` has told which cluster
 Ray would join; but for the port these import no Ray.

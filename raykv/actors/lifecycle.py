@@ -264,13 +264,32 @@ def coordinator_handle(name: str) -> Any:
     return find_actor(name, random.choice(pool_of(name) or [COORDINATOR]))  # noqa: S311
 
 
-def stop(name: str) -> str | None:
-    """Stop the store's actors, cleanly where they answer; the data stays. Returns its path. Raises ``StoreNotFound``."""
+def running_path(name: str) -> str | None:
+    """Return where a running store has its data; None if it does not say. Raises ``StoreNotFound`` as ``stop``."""
+    _require_running(name)
+    try:
+        return str(ray.get(find_actor(name, SUPERVISOR).path.remote(), timeout=STOP_TIMEOUT_S))
+    except (ValueError, RayError, GetTimeoutError):
+        return None
+
+
+def same_path(one: str, other: str) -> bool:
+    """Return whether two paths lead to the same place on this host."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _require_running(name: str) -> None:
+    """Join Ray and raise ``StoreNotFound`` if no actor of the store is there."""
     check_store_name(name)
     if not ray.is_initialized():
         join(name)
     if not store_actors(name):
         raise StoreNotFound(f"store {name!r} is not running in this Ray cluster")
+
+
+def stop(name: str) -> str | None:
+    """Stop the store's actors, cleanly where they answer; the data stays. Returns its path. Raises ``StoreNotFound``."""
+    _require_running(name)
     path = None
     try:
         supervisor = find_actor(name, SUPERVISOR)
