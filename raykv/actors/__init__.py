@@ -11,7 +11,8 @@ wait for two seconds before they hear of it; with 0 they hear at once and go on 
 Read in this order: ``naming`` and ``calls``; ``storage_node`` (with its helper, ``job_process``), ``coordinator`` and
 ``supervisor``, the actors;
 ``launcher`` (starts storage actors where their directories are), ``hosts`` (the directories on each machine),
-``ownership`` (which directories can be trusted), ``marker`` and ``deletion`` (exactly the files of a store);
+``ownership`` (which directories can be trusted), ``marker``, ``path_lock`` and ``deletion`` (exactly the files of a
+store);
 ``lifecycle`` (``raykv.start`` and its siblings) and ``destroying``, over ``ray_cluster``, ``forks`` (where Ray cannot work)
 and ``authentication``; a client's way to its coordinator: ``link`` (calls of the coordinator's actor), or
 ``embedded_coordinator`` (its own) in an ``embedded_loop``. A command at the shell has no time to join Ray:

@@ -3,7 +3,8 @@
 A restore starts a new store and loads the records of a snapshot into it, whatever the number of its nodes and hosts: one
 way for everything. What was begun is noted beside the new store's marker (``Begun``), with what its records depend on. If
 the restore fails or is interrupted, the new store is deleted; if the process itself is ended, the next call with the same
-snapshot and name goes on: loading a record twice changes nothing.
+snapshot and name goes on: loading a record twice changes nothing. One process at a time is at it (``path_lock``), and a
+store of the same name that runs elsewhere is neither loaded nor stopped: the path decides which store is meant.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import msgspec
 from raykv.actors import deletion, lifecycle
 from raykv.actors.marker import MARKER
 from raykv.actors.naming import default_path
+from raykv.actors.path_lock import PathLock
 from raykv.client.backups import RestoreReport
 from raykv.client.driver import run
 from raykv.client.exchange import Exchange, answered, ask, unanswered, unexpected
 from raykv.cluster.state import DEFAULT_BUCKET
 from raykv.config import MAX_NODES, NodeConfig, StoreConfig, check_count, check_store_name, quorum
-from raykv.errors import CorruptData, InvalidOption, RaykvError, StoreUnavailable
+from raykv.errors import CorruptData, InvalidOption, RaykvError, StoreNotFound, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.repair.restoring import Backup, listed
@@ -152,27 +154,24 @@ def restore(
     _check_enough(source, partial)
     where = here(path) if path is not None else default_path(name)
     lifecycle.ensure_ray()
-    begun, resumed = _begin(fs, where, name, source)
-    done = False
+    attempt = _Attempt(fs, name, where, source)
     try:
         copies = min(source.state.config.copies, count)
         store = msgspec.structs.replace(source.state.config, name=name, copies=copies)
         plan = Plan(store=store, nodes=count)
-        lifecycle.found_or_join(plan, where, config or NodeConfig(), _given(store), restoring=True)
+        attempt.created = lifecycle.found_or_join(plan, where, config or NodeConfig(), _given(store), restoring=True)
         started_s = time.monotonic() - began_s
         with contextlib.closing(lifecycle.join(name)) as link:
+            attempt.check_running()
             ids = run(_open_buckets([entry.config for entry in source.state.buckets], copies), link)
             buckets = {entry.bucket_id: bucket_id for entry, bucket_id in zip(source.state.buckets, ids, strict=True)}
-            bits = int.from_bytes(begun.bits)
+            bits = int.from_bytes(attempt.begun.bits)
             with _Ahead(source.batches(bits), _AHEAD) as batches:
                 loaded = run(_load(batches, buckets, source.state.ring.partitions, progress), link)
         lacking = _check_enough(source, partial)
-        fs.unlink(f"{where}/{BEGUN}")
-        fs.sync_directory(where)
-        done = True
+        attempt.finish()
     finally:
-        if not done:
-            _undo(name, where)
+        attempt.end()
     names = {entry.bucket_id: entry.config.name for entry in source.state.buckets}
     return RestoreReport(
         store=name,
@@ -184,7 +183,7 @@ def restore(
         buckets={names[bucket_id]: loaded.get(bucket_id, 0) for bucket_id in names},
         seconds=time.monotonic() - began_s,
         start_seconds=started_s,
-        resumed=resumed,
+        resumed=attempt.resumed,
         lacking=lacking,
     )
 
@@ -202,30 +201,110 @@ def _check_enough(source: Backup, partial: bool) -> list[str]:
     return lacking
 
 
-def _begin(fs: OsFileSystem, where: str, name: str, source: Backup) -> tuple[Begun, bool]:
-    """Note that a restore begins, or find that it goes on. Raises ``InvalidOption`` if a store is there already."""
-    begun = read_begun(fs, where)
-    ours = source.manifest.store_id, source.manifest.snapshot
-    if begun is not None:
-        if (begun.store_id, begun.snapshot) != ours:
+class _Attempt:
+    """One process's work on a restore, under the lock of the new store's path."""
+
+    def __init__(self, fs: OsFileSystem, name: str, where: str, source: Backup) -> None:
+        """Begin, or go on. Raises ``InvalidOption`` if a store is there already, or another process is at it."""
+        self.fs, self.name, self.where = fs, name, where
+        self.created: bool | None = None
+        """Whether this process has started the store; None as long as that is unknown."""
+        self._done = False
+        _check_free(fs, where, name, source)  # before anything is made
+        try:
+            fs.make_directories(where)
+            self.lock = PathLock(fs, where)
+        except OSError as error:
+            raise _unusable(where, error) from None
+        try:
+            self.begun, self.resumed = _begin(fs, where, name, source)
+        except BaseException:
+            self.lock.release()
+            raise
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the store that runs was started by somebody else, for something else."""
+        return self.created is False and not self.resumed
+
+    def check_running(self) -> None:
+        """Raise ``InvalidOption`` unless the running store is the one that is being restored."""
+        _refuse_elsewhere(self.name, self.where)
+        if self.foreign:
             raise InvalidOption(
-                f"{where} holds a restore of snapshot {begun.snapshot} that was interrupted: go on with that one, or delete "
-                f"it first (raykv.destroy({name!r}, path={where!r}))",
+                f"another process started store {self.name!r} at {self.where} meanwhile", path=self.where
+            )
+
+    def finish(self) -> None:
+        """Note that the store is complete."""
+        self.fs.unlink(f"{self.where}/{BEGUN}")
+        self._done = True
+        self.fs.sync_directory(self.where)
+
+    def end(self) -> None:
+        """Undo what was begun, unless it was finished; let other processes at the path."""
+        try:
+            if not self._done:
+                _undo(self)
+        finally:
+            self.lock.release()
+
+
+def _check_free(fs: OsFileSystem, where: str, name: str, source: Backup) -> Begun | None:
+    """Return the restore of this snapshot that goes on at a path, or None if one can begin there.
+
+    Raises ``InvalidOption`` if a store is there already, or runs under that name elsewhere.
+    """
+    begun = read_begun(fs, where)
+    if begun is None:
+        if name in lifecycle.stores() or fs.exists(f"{where}/{MARKER}"):
+            raise InvalidOption(
+                f"there is a store {name!r} already, or one at {where}: a restore makes a new one, under another name and "
+                "path",
                 path=where,
             )
-        return begun, True
-    if name in lifecycle.stores() or fs.exists(f"{where}/{MARKER}"):
+        return None
+    if (begun.store_id, begun.snapshot) != (source.manifest.store_id, source.manifest.snapshot):
         raise InvalidOption(
-            f"there is a store {name!r} already, or one at {where}: a restore makes a new one, under another name and path",
+            f"{where} holds a restore of snapshot {begun.snapshot} that was interrupted: go on with that one, or delete "
+            f"it first (raykv.destroy({name!r}, path={where!r}))",
             path=where,
         )
-    begun = Begun(*ours, random.SystemRandom().randbytes(8))
+    _refuse_elsewhere(name, where)
+    return begun
+
+
+def _refuse_elsewhere(name: str, where: str) -> None:
+    """Raise ``InvalidOption`` if a store of that name runs at another path, ``StoreUnavailable`` if it does not say."""
     try:
-        fs.make_directories(where)
+        running = lifecycle.running_path(name)
+    except StoreNotFound:
+        return
+    if running is None:
+        raise StoreUnavailable(f"store {name!r} runs and does not report where its data is; stop it first")
+    if not lifecycle.same_path(running, where):
+        raise InvalidOption(
+            f"a store {name!r} runs at {running}, and the restore is to {where}: stop that store, or delete what was begun "
+            f"(raykv.destroy({name!r}, path={where!r})) and restore under another name",
+            path=where,
+        )
+
+
+def _begin(fs: OsFileSystem, where: str, name: str, source: Backup) -> tuple[Begun, bool]:
+    """Note that a restore begins, or find that it goes on. Raises ``InvalidOption`` if a store is there already."""
+    begun = _check_free(fs, where, name, source)
+    if begun is not None:
+        return begun, True
+    begun = Begun(source.manifest.store_id, source.manifest.snapshot, random.SystemRandom().randbytes(8))
+    try:
         write_blob(fs, where, BEGUN, BEGUN_MAGIC, BEGUN_VERSION, msgspec.msgpack.encode(begun))
     except OSError as error:
-        raise InvalidOption(f"path {where} cannot be used: {error.strerror or error}", path=where) from None
+        raise _unusable(where, error) from None
     return begun, False
+
+
+def _unusable(where: str, error: OSError) -> InvalidOption:
+    return InvalidOption(f"path {where} cannot be used: {error.strerror or error}", path=where)
 
 
 def read_begun(fs: OsFileSystem, where: str) -> Begun | None:
@@ -237,17 +316,20 @@ def read_begun(fs: OsFileSystem, where: str) -> Begun | None:
     return unpack(_decode_begun, payload, f"{where}/{BEGUN}")
 
 
-def _undo(name: str, where: str) -> None:
-    """Delete what a restore has begun: half a store must not be taken for one."""
+def _undo(attempt: _Attempt) -> None:
+    """Delete what a restore has begun, and that alone: half a store must not be taken for one."""
+    name, where = attempt.name, attempt.where
     try:
-        if name in lifecycle.stores():
-            lifecycle.stop(name)
-        if os.path.exists(f"{where}/{MARKER}"):
-            deletion.delete(name, where)
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{where}/{BEGUN}")
-                os.rmdir(where)
+        if read_begun(attempt.fs, where) != attempt.begun:
+            return
+        _stop(attempt)
+        if os.path.exists(f"{where}/{MARKER}") and not attempt.foreign:
+            deletion.delete(name, where, attempt.lock)
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(f"{where}/{BEGUN}")
+            attempt.lock.remove()
+            os.rmdir(where)
     except (RaykvError, OSError) as error:
         logger.warning(
             "the restore of store %s was not finished, and what it has begun in %s could not be deleted: %s",
@@ -255,6 +337,18 @@ def _undo(name: str, where: str) -> None:
             where,
             error,
         )
+
+
+def _stop(attempt: _Attempt) -> None:
+    """Stop the store that is being restored; another one of its name goes on. Raises ``StoreUnavailable``."""
+    if attempt.foreign:
+        return
+    with contextlib.suppress(StoreNotFound):
+        running = lifecycle.running_path(attempt.name)
+        if running is None and not attempt.created:
+            raise StoreUnavailable(f"store {attempt.name!r} runs and does not report where its data is")
+        if running is None or lifecycle.same_path(running, attempt.where):
+            lifecycle.stop(attempt.name)
 
 
 def _given(store: StoreConfig) -> dict[str, Any]:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 from raykv.actors.marker import MARKER, read_marker
 from raykv.actors.naming import default_path, lock_of, node_directory
 from raykv.actors.ownership import check_store_directory
+from raykv.actors.path_lock import PathLock
 from raykv.errors import CorruptData, InvalidOption, StoreNotFound, StoreUnavailable
 from raykv.storage import LOCK_NAME, read_identity
 from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
+    from raykv.actors.marker import Marker
     from raykv.ports import FileLock
 
 logger = logging.getLogger("raykv")
@@ -35,25 +37,22 @@ LOCK_WAIT_S = 10.0
 """Grace period for processes that were just ended."""
 
 
-def delete(name: str, path: str | None) -> str:
-    """Delete a stopped store's data on this host. Returns the path.
+def delete(name: str, path: str | None, held: PathLock | None = None) -> str:
+    """Delete a stopped store's data on this host. Returns the path. ``held``: the path's lock, if the caller has it.
 
-    Raises ``StoreNotFound`` if no store has that name; ``InvalidOption`` if the path is not trustworthy or contains
-    mounts; ``StoreUnavailable`` if one of its nodes runs, or part of it cannot be deleted; ``CorruptData``.
+    Raises ``StoreNotFound`` if no store has that name; ``InvalidOption`` if the path is not trustworthy, contains mounts, or
+    is being restored; ``StoreUnavailable`` if one of its nodes runs, or part of it cannot be deleted; ``CorruptData``.
     """
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
     fs = OsFileSystem()
-    if not fs.exists(os.path.join(where, MARKER)):
-        raise StoreNotFound(f"nothing was deleted: no data of a store is at {where}")
-    check_store_directory(where)
-    try:
-        marker = read_marker(fs, where)
-    except OSError as error:
-        raise InvalidOption(f"{where}/{MARKER} cannot be read: {error.strerror or error}", path=where) from None
-    if marker.store.name != name:
-        raise StoreNotFound(f"nothing was deleted: {where} holds store {marker.store.name!r}, not {name!r}")
+    _marker_of(fs, where, name)
     try:
         with contextlib.ExitStack() as stack:
+            lock = held
+            if lock is None:
+                lock = PathLock(fs, where, LOCK_WAIT_S)
+                stack.callback(lock.release)
+            marker = _marker_of(fs, where, name)  # another process may have deleted it, or restored another
             ours = _nodes_of(fs, where, marker.store_id)
             for node in ours:
                 _refuse_mounts(node_directory(where, node))
@@ -65,6 +64,7 @@ def delete(name: str, path: str | None) -> str:
                 draft = drafted.startswith(f"{MARKER}.") and drafted[len(MARKER) + 1 :].isdigit()
                 if draft or drafted in (MARKER, RESTORING, ADOPTING):
                     fs.remove_tree(f"{where}/{drafted}")
+            lock.remove()
             _remove_empty(os.path.realpath(where), where)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -74,6 +74,20 @@ def delete(name: str, path: str | None) -> str:
             "raykv deleted the data of store %s; the directory %s stays, because it holds other files", name, where
         )
     return where
+
+
+def _marker_of(fs: OsFileSystem, where: str, name: str) -> Marker:
+    """Return the marker of the store of that name. Raises as ``delete``."""
+    if not fs.exists(os.path.join(where, MARKER)):
+        raise StoreNotFound(f"nothing was deleted: no data of a store is at {where}")
+    check_store_directory(where)
+    try:
+        marker = read_marker(fs, where)
+    except OSError as error:
+        raise InvalidOption(f"{where}/{MARKER} cannot be read: {error.strerror or error}", path=where) from None
+    if marker.store.name != name:
+        raise StoreNotFound(f"nothing was deleted: {where} holds store {marker.store.name!r}, not {name!r}")
+    return marker
 
 
 def _nodes_of(fs: OsFileSystem, path: str, store_id: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import raykv
 from raykv.actors import backups, lifecycle
 from raykv.actors.backups import _Ahead
+from raykv.actors.marker import claim_path
+from raykv.config import StoreConfig
 from raykv.errors import CorruptData, InvalidOption
 
 if TYPE_CHECKING:
@@ -143,6 +146,107 @@ def test_a_restore_that_fails_leaves_nothing_and_one_that_was_killed_goes_on(
         assert raykv.start(name, nodes=1, path=where).get("key:3") == 3
     finally:
         raykv.shutdown(name)
+
+
+@pytest.mark.ray
+def test_a_second_restore_leaves_the_first_ones_store_alone(start_store: Any, store_name: str, tmp_path: Path) -> None:
+    path, name, where = str(tmp_path / "backups"), f"{store_name}-again", str(tmp_path / "again")
+    store = start_store(nodes=1, partitions=8)
+    store.put_many({f"key:{number}": number for number in range(500)})
+    store.snapshot(path)
+    refused = []
+
+    def again(done: int, every: int) -> None:
+        with pytest.raises(InvalidOption, match=f"being restored or deleted by process {os.getpid()} ") as caught:
+            raykv.restore(path, name, path=where)
+        refused.append(caught.value)
+        with pytest.raises(InvalidOption, match="already"):
+            raykv.restore(path, name, path=str(tmp_path / "elsewhere"))
+
+    try:
+        assert raykv.restore(path, name, path=where, progress=again)["records"] == 500
+        assert refused
+        assert raykv.connect(name).get("key:3") == 3
+        with pytest.raises(InvalidOption, match="already"):
+            raykv.restore(path, name, path=where)
+        assert not os.path.exists(tmp_path / "elsewhere")
+        assert sorted(os.listdir(where)) == ["nodes", "store.json"], "neither lock nor note stays"
+    finally:
+        raykv.shutdown(name)
+
+
+@pytest.mark.ray
+def test_a_restore_neither_loads_nor_stops_a_store_of_its_name_that_runs_elsewhere(
+    start_store: Any, store_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, name, where = str(tmp_path / "backups"), f"{store_name}-again", str(tmp_path / "again")
+    store = start_store(nodes=1, partitions=8)
+    store.put_many({f"key:{number}": number for number in range(500)})
+    store.snapshot(path)
+
+    def interrupted(done: int, every: int) -> None:
+        raise KeyboardInterrupt
+
+    def killed() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(backups, "_undo", lambda *_: None)
+            with pytest.raises(KeyboardInterrupt):
+                raykv.restore(path, name, path=where, progress=interrupted)
+        raykv.shutdown(name)
+
+    killed()
+    production = start_store(name, nodes=1, path=str(tmp_path / "production"))
+    production.put("key:3", "of production")
+    begun = backups.read_begun(backups.OsFileSystem(), where)
+    with pytest.raises(InvalidOption, match=f"runs at {tmp_path}/production"):
+        raykv.restore(path, name, path=where)
+    assert contents(production) == {"key:3": "of production"}
+    assert backups.read_begun(backups.OsFileSystem(), where) == begun, "another can go on with it later"
+    # Started between the look and the join: what was begun is deleted, the store that runs goes on.
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "_check_free", lambda fs, where, *_: backups.read_begun(fs, where))
+        with pytest.raises(InvalidOption, match=f"runs at {tmp_path}/production"):
+            raykv.restore(path, name, path=where)
+        assert not os.path.exists(where)
+        with pytest.raises(InvalidOption, match=f"runs at {tmp_path}/production"):
+            raykv.restore(path, name, path=where)
+    assert not os.path.exists(where)
+    assert contents(production) == {"key:3": "of production"}
+
+
+def test_a_store_that_another_process_started_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another host, say, which has a path of that name and a lock of its own there."""
+    fs, where, stops = backups.OsFileSystem(), str(tmp_path / "again"), []
+    monkeypatch.setattr(lifecycle, "stores", list)
+    monkeypatch.setattr(lifecycle, "running_path", lambda _: where)
+    monkeypatch.setattr(lifecycle, "stop", stops.append)
+    source: Any = SimpleNamespace(manifest=SimpleNamespace(store_id="s", snapshot="1"))
+    attempt = backups._Attempt(fs, "shop", where, source)
+    attempt.created = False
+    claim_path(fs, where, StoreConfig(name="shop", copies=1), {})
+    with pytest.raises(InvalidOption, match="meanwhile"):
+        attempt.check_running()
+    attempt.end()
+    assert (os.listdir(where), stops) == (["store.json"], [])
+
+
+def test_a_finished_restore_is_never_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is undone is what carries this restore's own note."""
+    fs, where, stops = backups.OsFileSystem(), str(tmp_path / "again"), []
+    monkeypatch.setattr(lifecycle, "stores", list)
+    monkeypatch.setattr(lifecycle, "running_path", lambda _: where)
+    monkeypatch.setattr(lifecycle, "stop", stops.append)
+    source: Any = SimpleNamespace(manifest=SimpleNamespace(store_id="s", snapshot="1"))
+    attempt = backups._Attempt(fs, "shop", where, source)
+    attempt.created = True
+    claim_path(fs, where, StoreConfig(name="shop", copies=1), {})
+    os.unlink(f"{where}/{backups.BEGUN}")
+    with pytest.raises(FileNotFoundError):
+        attempt.finish()
+    attempt.end()
+    assert (os.listdir(where), stops) == (["store.json"], [])
 
 
 @pytest.mark.ray

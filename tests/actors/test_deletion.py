@@ -12,6 +12,7 @@ from raykv.actors import deletion
 from raykv.actors.deletion import delete
 from raykv.actors.marker import claim_path, read_marker
 from raykv.actors.naming import node_directory
+from raykv.actors.path_lock import PathLock
 from raykv.config import StoreConfig
 from raykv.errors import CorruptData, InvalidOption, StoreNotFound, StoreUnavailable
 from raykv.storage import NodeDirectory
@@ -161,6 +162,17 @@ def test_a_path_that_others_may_write_to_is_not_believed(path: str) -> None:
     with pytest.raises(InvalidOption, match="open to all"):
         delete("shop", path)
     assert os.path.exists(f"{node_directory(path, 'n1')}/data/000001.wal")
+
+
+def test_what_is_being_restored_is_not_deleted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deletion, "LOCK_WAIT_S", 0.1)
+    lock = PathLock(FS, path)
+    with pytest.raises(InvalidOption, match="being restored"):
+        delete("shop", path)
+    assert os.path.exists(f"{node_directory(path, 'n1')}/data/000001.wal")
+    delete("shop", path, lock)
+    assert not os.path.lexists(path)
+    lock.release()
 
 
 def test_mount_points_are_read_as_they_are_written() -> None:
