@@ -542,7 +542,7 @@ class Engine(Scans):
         if isinstance(job, FlushJob):
             self._flush = None
         else:
-            self._schedule.end(job)
+            self._schedule.abandon(job)
 
     def compact_fully(self) -> None:
         """Seal the memtable; once it is flushed, the next compaction merges all runs. For dropped buckets."""

@@ -180,10 +180,16 @@ class Workshop:
         """Make the names of new tables safe, and open them. ``older``: the runs below them, for ``covers``."""
         if built:
             self.fs.sync_directory(self.directory)
+        tables: list[Table] = []
         try:
-            return [Table(self.fs, self.directory, self._counted(each, older), self.cache) for each in built]
+            with contextlib.ExitStack() as unless_all:  # short of descriptors, the first ones would stay open for good
+                for each in built:
+                    tables.append(Table(self.fs, self.directory, self._counted(each, older), self.cache))
+                    unless_all.callback(tables[-1].release)
+                unless_all.pop_all()
         except CorruptBlock as corrupt:  # a new table does not read back: the disk failed, and nothing is lost yet
             raise OSError(errno.EIO, str(corrupt.damage)) from None
+        return tables
 
     def _counted(self, built: Built, older: Sequence[Run]) -> TableInfo:
         share = share_in(built.sample, older, self.config.bloom_bits_per_key)

@@ -70,9 +70,15 @@ class CompactionSchedule:
         return task
 
     def end(self, job: CompactionJob) -> None:
-        """Take a job off: it is done, or given up."""
+        """Take a job off that is done."""
         self.under_way.remove(job)
         self._settled = None
+
+    def abandon(self, job: CompactionJob) -> None:
+        """Take a job off that was not done: it is due again."""
+        self.end(job)
+        if job.task.reason == compaction.ASKED_FOR:
+            self.fully = True
 
     def is_newest(self, job: object) -> bool:
         """Return whether no compaction of newer runs is under way: those are smaller, and go first."""

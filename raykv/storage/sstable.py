@@ -44,7 +44,7 @@ from raykv.storage.blob import UNREADABLE
 from raykv.storage.bloom import Bloom
 from raykv.storage.cache import first_name
 from raykv.storage.compression import MAX_DICTIONARY_BYTES, Unpacker, zstandard
-from raykv.storage.damage import CompressionMissing, CorruptBlock, Damage
+from raykv.storage.damage import CorruptBlock, Damage
 from raykv.storage.frame import FRAME, decode_frame
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Table:
             self._file.close()
             _pass_on_shortage(error)
             raise self._lost(f"cannot be read: {error}") from None
-        except (CorruptData, CompressionMissing):
+        except BaseException:
             self._file.close()
             raise
 

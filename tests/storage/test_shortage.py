@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from raykv.config import NodeConfig
 from raykv.sim.disk import SimDisk
 from raykv.storage import Engine
+from raykv.storage.jobs import CompactionJob, FlushJob
 
 
 def newest(_stored: bytes | None, incoming: bytes) -> bytes:
@@ -30,7 +32,7 @@ def work(engine: Engine) -> None:
 
 
 def filled(disk: SimDisk) -> Engine:
-    engine = Engine.open(disk, "/n", NodeConfig(memtable_bytes=4096, max_unflushed_bytes=1 << 20), newest)
+    engine = Engine.open(disk, "/n", NodeConfig(memtable_bytes=16384, max_unflushed_bytes=1 << 20), newest)
     for number in range(300):
         engine.update(b"k%03d" % number, b"x" * 100)
         work(engine)
@@ -78,6 +80,50 @@ def test_a_flush_whose_table_does_not_open_is_tried_again(code: int, monkeypatch
     assert engine.stats().flushes > flushes
     assert engine.damaged == ()
     assert len(list(engine.scan(b"", None))) == 400
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO])
+def test_a_compaction_whose_tables_do_not_all_open_keeps_none_open_and_is_tried_again(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimDisk()
+    config = NodeConfig(memtable_bytes=4096, table_bytes=16384, max_unflushed_bytes=1 << 20)
+    engine = Engine.open(disk, "/n", config, newest)
+    for number in range(600):
+        engine.update(b"k%03d" % number, random.Random(number).randbytes(100))
+        work(engine)
+    engine.compact_fully()
+    sync = engine.next_sync()
+    assert sync is not None
+    sync.run()
+    engine.finish_sync(sync)
+    flush = engine.next_job()
+    assert isinstance(flush, FlushJob)
+    flush.run()
+    engine.finish(flush)
+    opened: list[Any] = []
+    open_read = disk.open_read
+
+    def open_some(path: str) -> Any:
+        if len(opened) == 2:
+            raise OSError(code, "injected", path)
+        opened.append(open_read(path))
+        return opened[-1]
+
+    compactions = engine.stats().compactions
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "open_read", open_some)
+        job = engine.next_job()
+        assert isinstance(job, CompactionJob)
+        with pytest.raises(OSError, match="injected"):
+            job.run()
+        engine.abandon(job)
+    assert len(opened) == 2
+    assert not any(file._open for file in opened)
+    work(engine)
+    assert engine.stats().compactions > compactions
+    assert engine.stats().runs == 1
+    assert len(list(engine.scan(b"", None))) == 600
 
 
 @pytest.mark.parametrize("operation", ["unlink", "list_directory"])
