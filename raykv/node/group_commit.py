@@ -180,8 +180,9 @@ class GroupCommit:
                 self._release()
                 if not self._shell.stopped:
                     self._shell.work()
-        except (EngineFailed, OSError) as error:
-            cause = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is: nobody else releases the answers that wait
+            cause = str(error) if isinstance(error, EngineFailed | OSError) else repr(error)
+            self._engine.give_up(error)  # else the next job would be written, and leave a gap
             self._shell.fail(f"its log could not be made durable: {cause}")
             self._refuse_all(lambda: EngineFailed(cause))
         finally:

@@ -600,7 +600,19 @@ class StorageNode:
         """See ``group_commit.Shell``."""
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._work_ended)
+
+    def _work_ended(self, task: asyncio.Task[None]) -> None:
+        """Fail with what ends work unforeseen, such as a thread that cannot be started: what it was for never comes.
+
+        *Schedule without: a flush ends so and stays under way, no other begins, and the node refuses writes for good.*
+        """
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self.fail(f"its work in the background failed with {error!r}")
+            task.get_loop().call_exception_handler(
+                {"message": "work of a node in the background failed", "exception": error, "task": task}
+            )
 
     def fail(self, cause: str) -> None:
         """Stop, and have this run recreated: it can no longer be trusted."""

@@ -388,9 +388,12 @@ class Engine(Scans):
         """The failure that ended the engine, or None."""
         return self._log.failure
 
-    def give_up(self, error: DiskFull) -> None:
-        """End the engine: the records that found no room in the log are not retried. They were never acknowledged."""
-        self._log.failure = EngineFailed(f"the log found no room: {error}")
+    def give_up(self, error: Exception) -> None:
+        """End the engine: the records that did not get into the log are not retried. They were never acknowledged."""
+        if self._log.failure is None:
+            found_no_room = isinstance(error, DiskFull)
+            what = f"found no room: {error}" if found_no_room else f"could not be written or synced: {error!r}"
+            self._log.failure = EngineFailed(f"the log {what}")
 
     @property
     def overloaded(self) -> bool:

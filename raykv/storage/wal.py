@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 from crc32c import crc32c
@@ -404,17 +404,23 @@ class Log:
             raise
 
     def finish(self, job: SyncJob) -> None:
-        """Record a job that has run."""
-        assert job.done, "finish a job after it has run"
-        first = self._taken.popleft()
-        assert first is job, "jobs are finished in the order in which they were taken"
-        assert job.position >= self.durable_position
+        """Record a job that has run. ``EngineFailed`` if it has not, or is not the first of those taken."""
+        if not job.done:
+            self._fail("a sync was reported that was not carried out")
+        if self._taken.popleft() is not job:
+            self._fail("a sync was reported before an earlier one")
+        if job.position < self.durable_position:
+            self._fail("a sync was reported twice")
         self.durable_position = job.position
         self.durable_end = max(self.durable_end, job.end)
         if job.synced:
             self._synced_position = job.position
             self.synced_end = max(self.synced_end, job.end)
         self.sealed_through = max(self.sealed_through, job.sealed_through)
+
+    def _fail(self, cause: str) -> NoReturn:
+        self.failure = EngineFailed(cause)
+        raise EngineFailed(cause)
 
     def close(self) -> None:
         """End the log cleanly: write and sync everything, and set the last mark. After a failure only close the file."""

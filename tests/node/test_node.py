@@ -292,6 +292,44 @@ def test_a_disk_that_fails_the_log_and_is_too_full_for_a_flush_stops_the_node(wo
     world.run(story())
 
 
+@pytest.mark.parametrize("work", ["sync", "flush"])
+def test_a_thread_that_cannot_be_started_ends_the_node(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    """Else the log would not be synced any more, or nothing be flushed, and the node would go on refusing writes."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        node, executor = cluster.node("n1"), cluster.process("n1").executor
+        await cluster.ask("n1", write(world, "a"))
+        node._engine.compact_fully()
+        sync = node._engine.next_sync()
+        sync.run()
+        node._engine.finish_sync(sync)
+
+        async def no_thread(_: Any) -> None:
+            monkeypatch.undo()
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(executor, "run", no_thread)
+        if work == "flush":
+            node.work()
+            await turns()
+        else:
+            answer = await cluster.ask("n1", write(world, "b"))
+            assert isinstance(answer, f.NodeRefused)
+            assert "new thread" in str(answer)
+        ((_, cause),) = cluster.failures
+        assert "new thread" in cause
+        assert isinstance(await cluster.ask("n1", write(world, "c")), f.NodeRefused)
+        loop: Any = asyncio.get_running_loop()
+        assert all("new thread" in text for text in loop.failures)
+        assert len(loop.failures) == (work == "flush")
+        loop.failures.clear()
+
+    world.run(story())
+
+
 def test_a_full_disk_refuses_no_read_and_loses_nothing(world: ModuleType) -> None:
     """A flush that fails for want of space is tried again; the log still has everything."""
 

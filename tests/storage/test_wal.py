@@ -135,9 +135,20 @@ def test_jobs_run_and_finish_in_order(disk):
     assert log.take(sync=True) is None
     first.run()
     second.run()
-    with pytest.raises(AssertionError):
-        Log.finish(log, second)
+    with pytest.raises(EngineFailed, match="before an earlier one"):
+        log.finish(second)
+    assert log.durable_position == 0
     assert keys(replay(disk)) == [b"a", b"b"]
+
+
+def test_a_job_that_has_not_run_makes_nothing_durable(disk):
+    log = Log(disk, "/d", 0, 0)
+    log.append(b"a", b"")
+    job = log.take(sync=True)
+    with pytest.raises(EngineFailed, match="not carried out"):
+        log.finish(job)
+    assert log.durable_position == 0
+    assert log.failure is not None
 
 
 def test_rotation_seals(disk):
