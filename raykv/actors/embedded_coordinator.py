@@ -280,16 +280,19 @@ class DirectLink:
         return self._loop.closed
 
     def close_soon(self) -> None:
-        """Begin to close."""
-        self._loop.close(self._leave, wait=False)
-
-    def close(self) -> None:
-        """Close all connections, and the loop."""
+        """Begin to close all connections, and the loop."""
         for loop, known in list(self._embedded.items()):
             if (seat := known()) is not None:
                 with contextlib.suppress(RuntimeError):  # that loop is closed, and its seat with it
                     loop.call_soon_threadsafe(seat.leave)  # takes effect when the loop runs
         self._embedded.clear()
+        self._loop.close(self._leave, wait=False)
+        for link in [*self._others.values()]:
+            link.close_soon()
+
+    def close(self) -> None:
+        """Close all connections, and the loop."""
+        self.close_soon()
         self._loop.close(self._leave)
         for link in [*self._others.values()]:
             link.close()
@@ -385,6 +388,11 @@ class _Shared:
         self._handles = self._others(handle)
         return not self._handles
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether all handles were collected."""
+        return all(each() is None for each in self._handles)
+
     def _others(self, handle: DirectHandle) -> list[weakref.ref[DirectHandle]]:
         return [each for each in self._handles if each() not in {None, handle}]
 
@@ -400,17 +408,29 @@ _metrics: dict[Place, CountingMetrics] = {}
 """What this process has counted of each store, over all links that it has had one after the other."""
 _left_behind: list[Any] = []
 """Links that the parent had open before the fork: neither used nor closed here."""
+_leaving: weakref.WeakSet[DirectLink] = weakref.WeakSet()
+"""Links that close because all their handles were collected."""
 
 
 def _take(place: Place, handle: DirectHandle) -> DirectLink:
     with _lock:
         shared = _links.get(place)
         if shared is None or shared.link.closed:
+            _close_forgotten()
             without_ray = _generation and (forked_from_ray() or not ray.is_initialized())
             fork_state = _fork_states.get(place, _NOTHING) if without_ray else None
             shared = _links[place] = _Shared(DirectLink(place[0], fork_state, _metrics_of(place)))
         shared.add(handle)
         return shared.link
+
+
+def _close_forgotten() -> None:
+    """Begin to close the links without handles: a store that is started anew is another place, and has another link."""
+    for place, shared in [*_links.items()]:
+        if shared.forgotten:
+            _leaving.add(shared.link)
+            shared.link.close_soon()  # before the link is dropped, in case this thread is interrupted now
+            del _links[place]
 
 
 def inherited_link(store: str) -> DirectHandle | None:
@@ -440,7 +460,7 @@ def _release_link(place: Place, handle: DirectHandle, generation: int) -> None:
 
 def _close_all() -> None:
     with _lock:
-        links = [shared.link for shared in _links.values()]
+        links = [*(shared.link for shared in _links.values()), *_leaving]
         _links.clear()
     for link in links:
         link.close()
@@ -451,8 +471,9 @@ def _begin_anew() -> None:
     global _lock, _run, _generation  # noqa: PLW0603 - a different process
     _lock = threading.Lock()
     _fork_states.update({place: shared.link.fork_state() for place, shared in _links.items()})
-    _left_behind.append(dict(_links))
+    _left_behind.append((dict(_links), [*_leaving]))
     _links.clear()
+    _leaving.clear()
     _metrics.clear()
     _generation += 1
     _run = random.SystemRandom().getrandbits(62) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -239,6 +240,30 @@ def test_handles_that_are_forgotten_do_not_end_what_others_use(direct):
     gc.collect()
     assert embedded_coordinator._links[direct._session.link._place].link is link_of(direct)
     assert direct.get("nothing") is None
+
+
+def test_links_whose_handles_are_forgotten_end_with_the_next_connect(shared_store, monkeypatch):
+    """*Schedule: a store is stopped and started again and again; each time it has another supervisor.*"""
+    monkeypatch.setattr(embedded_coordinator, "_links", {})  # of this test's own, beside what the others have open
+
+    def loops():
+        return {thread for thread in threading.enumerate() if thread.name == "raykv-loop"}
+
+    before, seats = loops(), []
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        for number in range(5):
+            store = raykv.Store("shared", embedded_coordinator.DirectHandle("shared", f"supervisor {number}"))
+            assert store.get("nothing") is None
+            assert loop.run_until_complete(store.aio.get("nothing")) is None
+            seats.append(link_of(store)._embedded[loop])
+            del store
+            gc.collect()
+        until(lambda: len(loops() - before) == 1)
+        loop.run_until_complete(asyncio.sleep(2 * embedded_coordinator.CLOSING_S))
+        until(lambda: gc.collect() >= 0 and [seat() is None for seat in seats] == [True] * 4 + [False])
+    embedded_coordinator._close_all()
+    until(lambda: loops() <= before)
+    assert shared_store.get("nothing") is None
 
 
 def test_a_node_that_is_killed_under_load(start_store):
