@@ -437,8 +437,16 @@ def _require_supported_platform() -> None:
 
 
 def _check_path(path: object) -> None:
-    if path is not None and (not isinstance(path, str) or not path or "\0" in path):
+    if path is None:
+        return
+    if not isinstance(path, str) or not path or "\0" in path:
         raise InvalidOption(f"path must be the name of a directory; got {shown(path)}")
+    try:
+        path.encode()
+    except (
+        UnicodeEncodeError
+    ):  # Python's stand-ins for a file name's bytes that are not UTF-8; messages hold only UTF-8
+        raise InvalidOption(f"path must be valid in UTF-8; got {shown(path)}") from None
 
 
 def _zones(zones: Iterable[str] | None) -> tuple[str, ...]:

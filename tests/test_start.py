@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,21 @@ def test_what_they_raise_is_the_callers_own(what: str, error: BaseException) -> 
         with pytest.raises(type(error)) as caught:
             raykv.start("planned", nodes=3, **{what: given})
         assert caught.value is error
+
+
+@pytest.mark.parametrize("path", ["/tmp/\udcff", "data/\udcff"])
+def test_a_path_that_is_not_utf_8_is_refused(path: str) -> None:
+    with pytest.raises(InvalidOption, match="path must be valid in UTF-8"):
+        raykv.start("planned", path=path)
+    with pytest.raises(InvalidOption, match="path must be valid in UTF-8"):
+        raykv.restore("/tmp", "planned", path=path)
+
+
+def test_a_relative_path_below_one_that_is_not_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be sent to the nodes as an absolute one."""
+    monkeypatch.setattr(os, "getcwd", lambda: "/tmp/\udcff")
+    with pytest.raises(InvalidOption, match="path must be valid in UTF-8"):
+        raykv.start("planned", path="data")
 
 
 def test_no_package_takes_the_name_of_what_users_call() -> None:

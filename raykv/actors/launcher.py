@@ -222,10 +222,11 @@ class RayLauncher:
         options["num_cpus"] = self._node.cpus
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray_node, soft=False)
         actor = self._actor.options(**options)
+        encoded = msgspec.msgpack.encode(spec)
         deadline_s = asyncio.get_running_loop().time() + NAME_WAIT_S
         while True:  # until Ray has released the name
             try:
-                return await self._in_thread(actor.remote, msgspec.msgpack.encode(spec))
+                return await self._in_thread(actor.remote, encoded)
             except ValueError:
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise LaunchFailed("slow", "another process has its name") from None

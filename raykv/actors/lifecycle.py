@@ -37,7 +37,7 @@ from raykv.actors.naming import (
 )
 from raykv.actors.ray_cluster import join_ray
 from raykv.actors.supervisor import Orders, SupervisorActor
-from raykv.config import NodeConfig, check_store_name
+from raykv.config import NodeConfig, check_store_name, shown
 from raykv.errors import InvalidOption, StoreNotFound, StoreUnavailable, from_data
 from raykv.system.files import OsFileSystem
 
@@ -99,8 +99,8 @@ def found_or_join(
     ``restoring``: a backup is being restored into it.
     """
     name = plan.store.name
+    where = _absolute(default_path(name) if path is None else path)
     local = ensure_ray()
-    where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
     if not restoring and os.path.exists(f"{where}/{RESTORING}"):
         raise InvalidOption(
             f"{where} holds a restore that was interrupted: run it again ('raykv restore PATH --as {name}'), or delete it",
@@ -127,6 +127,16 @@ def found_or_join(
             answer.get("path", where),
         )
     return created
+
+
+def _absolute(path: str) -> str:
+    """Return the absolute path. Raises ``InvalidOption`` if it cannot be sent to the nodes: the way to it is not UTF-8."""
+    where = os.path.abspath(os.path.expanduser(path))
+    try:
+        where.encode()
+    except UnicodeEncodeError:
+        raise InvalidOption(f"path must be valid in UTF-8; got {shown(where)}") from None
+    return where
 
 
 def _waits_for(supervisor: Any) -> str:
