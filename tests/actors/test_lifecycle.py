@@ -203,6 +203,24 @@ def _is_there(store_name: str) -> bool:
         return False
 
 
+def test_what_a_supervisor_that_was_ended_for_good_left_running_is_ended_by_the_next_start(
+    start_store: Any, store_name: str
+) -> None:
+    import ray
+
+    from raykv.actors.naming import COORDINATOR, SUPERVISOR, find_actor
+
+    store = start_store()
+    store.put("k", 1)
+    before = store_processes(store)
+    coordinator = find_actor(store_name, COORDINATOR)._actor_id
+    ray.kill(find_actor(store_name, SUPERVISOR))
+    again = start_store()
+    assert again.get("k") == 1
+    assert not {*before} & {*store_processes(again)}
+    assert find_actor(store_name, COORDINATOR)._actor_id != coordinator
+
+
 def test_a_start_that_finds_the_supervisor_late_leaves_it_alone(
     start_store: Any, store_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
