@@ -365,7 +365,10 @@ def shutdown(name: str = "default") -> None:
 
 
 def destroy(name: str = "default", *, path: str | None = None, confirm: str | None = None) -> None:
-    """Stop the store if it runs, and delete its data for good.
+    """Stop the store if it runs, and delete its data for good, on all hosts of this Ray cluster.
+
+    What is left on a host that does not answer, or is not in the cluster, would bring the store back: ``StoreUnavailable``
+    names such hosts. Call it again when they are there; without a Ray cluster only this host's data is deleted.
 
     ``confirm`` must be the store's name; without it the name is asked for at the terminal. ``path`` is needed only for
     a store that does not run and was not started at the default path; what lies there is deleted, and a store of that name
@@ -408,9 +411,10 @@ def restore(
     ``partial``: make a store of what is left where parts are missing or damaged; the report says what it may lack.
     Nothing is unpickled here, but clients will unpickle the values: restore only backups that you trust.
 
-    Raises ``InvalidOption`` (no such snapshot, a store of that name), ``CorruptData`` (the backup is damaged, or lacks what
-    was acknowledged), ``StoreUnavailable``. If it fails or is interrupted, the new store is deleted. If its process is
-    killed, the same call loads everything once more into the store that it had begun.
+    Raises ``InvalidOption`` (no such snapshot, a store of that name, another process restores there), ``CorruptData`` (the
+    backup is damaged, or lacks what was acknowledged), ``StoreUnavailable``. If it fails or is interrupted, the
+    new store is deleted. If its process is killed, the same call loads everything once more into the store that it had
+    begun.
     """
     check_store_name(name)
     _require_supported_platform()

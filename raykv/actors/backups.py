@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from raykv.actors import deletion, lifecycle
+from raykv.actors import deletion, destroying, lifecycle
 from raykv.actors.marker import MARKER
 from raykv.actors.naming import default_path
 from raykv.actors.path_lock import PathLock
@@ -324,7 +324,7 @@ def _undo(attempt: _Attempt) -> None:
             return
         _stop(attempt)
         if os.path.exists(f"{where}/{MARKER}") and not attempt.foreign:
-            deletion.delete(name, where, attempt.lock)
+            destroying.delete_everywhere(name, where, attempt.lock)
             return
         with contextlib.suppress(OSError):
             os.unlink(f"{where}/{BEGUN}")

@@ -37,22 +37,24 @@ LOCK_WAIT_S = 10.0
 """Grace period for processes that were just ended."""
 
 
-def delete(name: str, path: str | None, held: PathLock | None = None) -> str:
-    """Delete a stopped store's data on this host. Returns the path. ``held``: the path's lock, if the caller has it.
+def delete(name: str, path: str | None, held: PathLock | None = None, *, store_id: str = "") -> str:
+    """Delete a stopped store's data on this host. Returns the path.
 
-    Raises ``StoreNotFound`` if no store has that name; ``InvalidOption`` if the path is not trustworthy, contains mounts, or
-    is being restored; ``StoreUnavailable`` if one of its nodes runs, or part of it cannot be deleted; ``CorruptData``.
+    ``held``: the path's lock, if the caller has it. ``store_id``: of the store that is meant, if known: hosts may have
+    different ones of a name. Raises ``StoreNotFound`` if no such store is there; ``InvalidOption`` if the path is not
+    trustworthy, contains mounts, or is being restored; ``StoreUnavailable`` if one of its nodes runs, or part of it cannot
+    be deleted; ``CorruptData``.
     """
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
     fs = OsFileSystem()
-    _marker_of(fs, where, name)
+    marker_of(fs, where, name, store_id)
     try:
         with contextlib.ExitStack() as stack:
             lock = held
             if lock is None:
                 lock = PathLock(fs, where, LOCK_WAIT_S)
                 stack.callback(lock.release)
-            marker = _marker_of(fs, where, name)  # another process may have deleted it, or restored another
+            marker = marker_of(fs, where, name, store_id)  # another process may have deleted it, or restored another
             ours = _nodes_of(fs, where, marker.store_id)
             for node in ours:
                 _refuse_mounts(node_directory(where, node))
@@ -76,8 +78,8 @@ def delete(name: str, path: str | None, held: PathLock | None = None) -> str:
     return where
 
 
-def _marker_of(fs: OsFileSystem, where: str, name: str) -> Marker:
-    """Return the marker of the store of that name. Raises as ``delete``."""
+def marker_of(fs: OsFileSystem, where: str, name: str, store_id: str = "") -> Marker:
+    """Return the marker of the store of that name, and id if that is given. Raises as ``delete``."""
     if not fs.exists(os.path.join(where, MARKER)):
         raise StoreNotFound(f"nothing was deleted: no data of a store is at {where}")
     check_store_directory(where)
@@ -87,6 +89,8 @@ def _marker_of(fs: OsFileSystem, where: str, name: str) -> Marker:
         raise InvalidOption(f"{where}/{MARKER} cannot be read: {error.strerror or error}", path=where) from None
     if marker.store.name != name:
         raise StoreNotFound(f"nothing was deleted: {where} holds store {marker.store.name!r}, not {name!r}")
+    if store_id not in {"", marker.store_id}:
+        raise StoreNotFound(f"nothing was deleted: {where} holds another store named {name!r}")
     return marker
 
 

@@ -93,22 +93,23 @@ def look_everywhere(path: str) -> dict[str, Look]:
 
 
 def ask_the_others(
-    work: Callable[[str], bytes], path: str
+    work: Callable[..., bytes], *given: str, timeout_s: float = LOOK_TIMEOUT_S
 ) -> tuple[dict[str, tuple[bytes, float, float]], dict[str, str]]:
-    """Run ``work(path)`` in a short task on every other host of the Ray cluster.
+    """Run ``work(*given)`` in a short task on every other host of the Ray cluster.
 
     Returns for each host that answers in time its answer, and the wall clock here when it was asked and when the answer was
     there; and why others did not.
     """
-    here, there = this_host(), ray.remote(num_cpus=0, max_retries=0)(work)
+    here = "" if is_far_away() else this_host()
+    there = ray.remote(num_cpus=0, max_retries=0)(work)
     asked: dict[Any, str] = {}
     asked_s: dict[Any, float] = {}
     for name, nodes in living(ray.nodes()).items():
         for node in nodes if name != here else ():  # through each of its Ray nodes: one may have died
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            answer = there.options(scheduling_strategy=strategy).remote(path)
+            answer = there.options(scheduling_strategy=strategy).remote(*given)
             asked[answer], asked_s[answer] = name, time.time()
-    until_s = time.monotonic() + LOOK_TIMEOUT_S
+    until_s = time.monotonic() + timeout_s
     waiting, found, silent = [*asked], dict[str, tuple[bytes, float, float]](), dict[str, str]()
     while waiting and (left_s := until_s - time.monotonic()) > 0:
         ready, waiting = ray.wait(waiting, num_returns=1, timeout=left_s)
@@ -118,7 +119,7 @@ def ask_the_others(
             except RayError as error:
                 silent[asked[answer]] = f"could not say ({first_line(error)})"
     for answer in waiting:
-        silent[asked[answer]] = f"did not say within {LOOK_TIMEOUT_S:g} s"
+        silent[asked[answer]] = f"did not say within {timeout_s:g} s"
         ray.cancel(answer)
     return found, {host: why for host, why in silent.items() if host not in found}
 
@@ -214,6 +215,11 @@ def this_host() -> str:
         if node["NodeID"] == here:
             return host_name(node)
     raise LaunchFailed("no host", "Ray does not count the host of this process any more")
+
+
+def is_far_away() -> bool:
+    """Return whether this process is a client of Ray's client server (ray://): none of the hosts has its disk."""
+    return bool(ray.util.client.ray.is_connected())
 
 
 def whereabouts() -> Place:

@@ -1,21 +1,23 @@
-"""Destroying a store stops and deletes the one that was meant, and no other of its name."""
+"""Destroying a store stops and deletes the one that was meant, on all hosts, and no other of its name."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray_starts import run_python
 
 import raykv
-from raykv.actors import lifecycle
-from raykv.actors.marker import MARKER, claim_path
+from raykv.actors import deletion, destroying, hosts, lifecycle
+from raykv.actors.marker import MARKER, claim_path, leave_marker, read_marker
+from raykv.actors.path_lock import PathLock
 from raykv.config import StoreConfig
 from raykv.errors import InvalidOption, StoreNotFound, StoreUnavailable
 from raykv.system.files import OsFileSystem
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def store_at(path: Path, name: str = "shop") -> str:
@@ -26,6 +28,10 @@ def store_at(path: Path, name: str = "shop") -> str:
 
 def is_there(path: str) -> bool:
     return os.path.exists(f"{path}/{MARKER}")
+
+
+def not_running(name: str) -> str | None:
+    raise StoreNotFound(f"store {name!r} is not running")
 
 
 class Running:
@@ -108,3 +114,136 @@ def test_nothing_is_deleted_while_it_is_unknown_whether_the_store_runs(
 def test_a_path_that_is_none_is_refused(path: Any) -> None:
     with pytest.raises(InvalidOption, match="name of a directory"):
         raykv.destroy("shop", path=path, confirm="shop")
+
+
+class Others:
+    """The other hosts, with disks of their own, which run what they are asked here."""
+
+    def __init__(self, disks: dict[str, Path], patch: pytest.MonkeyPatch) -> None:
+        self.disks = disks
+        self.silent: dict[str, str] = {}
+        patch.setattr(destroying.ray, "is_initialized", lambda: True)
+        patch.setattr(destroying.ray, "nodes", list)
+        patch.setattr(hosts, "living", lambda _: {host: [] for host in [*disks, "here"]})
+        patch.setattr(hosts, "this_host", lambda: "here")
+        patch.setattr(hosts, "ask_the_others", self.ask)
+
+    def ask(self, work: Any, path: str, *given: str, **_: object) -> Any:
+        """Paths of other hosts are those of directories here; a deletion has the name of the store before the path."""
+        answers = {}
+        for host, disk in self.disks.items():
+            if host not in self.silent:
+                sent = (path, str(disk), *given[1:]) if given else (str(disk),)
+                answers[host] = work(*sent), 0.0, 0.0
+        return answers, self.silent
+
+
+def copied(path: str, *targets: Path) -> None:
+    """Leave a store's marker on other hosts, as its nodes do."""
+    for target in targets:
+        leave_marker(OsFileSystem(), str(target), read_marker(OsFileSystem(), path))
+
+
+def test_what_other_hosts_hold_is_deleted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next start finds their markers and brings the store back."""
+    here, disks = store_at(tmp_path / "here"), {"h2": tmp_path / "h2", "h3": tmp_path / "h3", "h4": tmp_path / "h4"}
+    copied(here, disks["h2"])
+    other = store_at(disks["h3"], "shop")
+    others = Others(disks, monkeypatch)
+    Running(here, monkeypatch)
+    raykv.destroy("shop", confirm="shop")
+    assert not is_there(here)
+    assert not is_there(str(disks["h2"]))
+    assert is_there(other), "another store of that name is not the one that was meant"
+    assert not others.silent
+
+
+def test_hosts_that_do_not_confirm_are_named_and_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, disks = store_at(tmp_path / "here"), {"h2": tmp_path / "h2", "h3": tmp_path / "h3"}
+    copied(here, *disks.values())
+    lock = PathLock(OsFileSystem(), str(disks["h3"]))
+    monkeypatch.setattr(deletion, "LOCK_WAIT_S", 0.0)
+    others = Others(disks, monkeypatch)
+    others.silent = {"h2": "did not say within 9 s"}
+    monkeypatch.setattr(lifecycle, "running_path", not_running)
+    with pytest.raises(
+        StoreUnavailable, match=rf"on this host only.*h2:{here} \(did not say within 9 s\); h3:.*being restored"
+    ) as caught:
+        raykv.destroy("shop", path=here, confirm="shop")
+    assert caught.value.details == {"hosts": ["h2", "h3"]}
+    assert not is_there(here)
+    assert is_there(str(disks["h3"]))
+    lock.release()
+    others.silent = {}
+    raykv.destroy("shop", path=here, confirm="shop")
+    assert not any(is_there(str(disk)) for disk in disks.values())
+    with pytest.raises(StoreNotFound, match="no data"):
+        raykv.destroy("shop", path=here, confirm="shop")
+
+
+def test_a_host_of_a_node_that_is_down_has_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = store_at(tmp_path / "here")
+    Others({"h2": tmp_path / "h2"}, monkeypatch)
+    Running(here, monkeypatch)
+    nodes = [{"host": "gone", "state": "down"}, {"host": "h2", "state": "down"}, {"host": "old name", "state": "up"}]
+    monkeypatch.setattr(lifecycle, "join", lambda *_: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(destroying, "run", lambda *_: {"nodes": nodes})
+    with pytest.raises(StoreUnavailable, match="is not in the Ray cluster") as caught:
+        raykv.destroy("shop", confirm="shop")
+    assert caught.value.details == {"hosts": ["gone"]}
+
+
+def test_which_of_two_stores_on_other_hosts_is_meant_must_be_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks = {host: Path(store_at(tmp_path / host)) for host in ("h2", "h3")}
+    Others(disks, monkeypatch)
+    monkeypatch.setattr(lifecycle, "running_path", not_running)
+    with pytest.raises(InvalidOption, match="h2, h3 have different stores named 'shop'"):
+        raykv.destroy("shop", path=str(tmp_path / "here"), confirm="shop")
+    assert all(is_there(str(disk)) for disk in disks.values())
+
+
+def test_a_path_that_leads_to_the_running_store_elsewhere_is_left_alone_there(tmp_path: Path) -> None:
+    running = store_at(tmp_path / "running")
+    (tmp_path / "link").symlink_to(running)
+    data = destroying._delete_there("shop", str(tmp_path / "link"), "", running)
+    assert b"leads to the store that runs" in data
+    assert is_there(running)
+
+
+@pytest.mark.ray
+def test_another_host_deletes_what_it_has(tmp_path: Path) -> None:
+    """The driver stands for a host with a disk of its own, on which nothing is."""
+    script = """
+        import os, sys
+        import ray, raykv
+        from ray.cluster_utils import Cluster
+        from raykv.actors import deletion
+        from raykv.actors.marker import claim_path
+        from raykv.config import StoreConfig
+        from raykv.system.files import OsFileSystem
+
+        def nothing_here(*_, **__):
+            raise raykv.StoreNotFound("nothing is here")
+
+        path = sys.argv[1]
+        options = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=options | {"labels": {"raykv-host": "h1"}})
+        cluster.add_node(**options, labels={"raykv-host": "h2"})
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            claim_path(OsFileSystem(), path, StoreConfig(name="shop", copies=1), {})
+            deletion.delete = deletion.marker_of = nothing_here
+            raykv.destroy("shop", path=path, confirm="shop")
+            assert not os.path.exists(path)
+            try:
+                raykv.destroy("shop", path=path, confirm="shop")
+            except raykv.StoreNotFound:
+                print("went well")
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+    """
+    ran = run_python("-c", textwrap.dedent(script), str(tmp_path / "d"))
+    assert "went well" in ran.stdout, ran.stderr[-3000:]

@@ -212,6 +212,20 @@ def test_the_name_of_its_host_is_the_one_that_the_ring_has(ray_cluster: None) ->
 
 
 @pytest.mark.ray
+def test_a_client_of_the_client_server_asks_every_host(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own disk is none of theirs, though Ray gives it the address of the host with the server."""
+    assert hosts.ask_the_others(hosts._look_there, str(tmp_path)) == ({}, {})
+    monkeypatch.setattr(hosts, "is_far_away", lambda: True)
+    claim_path(OsFileSystem(), str(tmp_path), STORE, {})
+    looks = hosts.look_everywhere(str(tmp_path))
+    assert [*looks] == [hosts.this_host()]
+    answers, silent = hosts.ask_the_others(hosts._look_there, str(tmp_path))
+    assert ([*answers], silent) == ([hosts.this_host()], {})
+
+
+@pytest.mark.ray
 def test_a_store_starts_where_several_ray_nodes_have_one_address(tmp_path: Path) -> None:
     """And it goes on when a node is killed, and a raylet; and it is stopped and started again."""
     script = """
