@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import os
 import re
 import stat
@@ -18,7 +17,7 @@ from raykv.config import MIB, shown
 from raykv.errors import InvalidOption
 from raykv.portable.lasting import CALL_TIMEOUT_S, pairs_of
 from raykv.portable.lines import MAX_LINE_BYTES, LinesOut
-from raykv.portable.notes import read_note, remove_note, sync, write_note
+from raykv.portable.notes import read_note, remove_note, sync, take_lock, write_note
 from raykv.portable.parquet import ParquetOut
 from raykv.portable.tagged import checked_key, encode_record, restored, tagged_of
 
@@ -218,7 +217,7 @@ def _parts(path: str) -> Iterator[str]:
         raise InvalidOption(f"the parts of the export would be in {directory}, which is no directory of this user's")
     descriptor = os.open(f"{directory}/{_LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        _lock(descriptor, path)
+        take_lock(descriptor, f"exports to {path}")
         try:
             yield directory
         except OSError as error:
@@ -230,14 +229,6 @@ def _parts(path: str) -> Iterator[str]:
                 _clear(directory)
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, path: str) -> None:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:  # otherwise its holder came to its end meanwhile
-            return
-    raise InvalidOption(f"another process exports to {path} right now")
 
 
 def _clear(directory: str) -> None:

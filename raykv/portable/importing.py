@@ -19,7 +19,7 @@ from raykv.errors import InvalidOption, RaykvError
 from raykv.portable.exporting import FileFormat, checked_bucket, format_of
 from raykv.portable.lasting import put_all
 from raykv.portable.lines import BATCH_BYTES, LinesIn
-from raykv.portable.notes import read_note, remove_note, write_note
+from raykv.portable.notes import held_note, read_note, remove_note, write_note
 from raykv.portable.parquet import ParquetIn
 
 if TYPE_CHECKING:
@@ -79,9 +79,20 @@ def import_file(
     operations = bucket._operations  # noqa: SLF001 - its own package's handle
     about = {"store": operations.store_id, "bucket": operations.bucket_id, "if_absent": bool(if_absent), **_looks(path)}
     noted = f"{path}.{about['store']}.{about['bucket']}.import" if note is None else os.path.abspath(os.fsdecode(note))
+    with _held(noted, path):
+        return _import_noted(bucket, path, form, if_absent, noted, about, progress)
+
+
+def _import_noted(
+    bucket: Bucket[Any, Any],
+    path: str,
+    form: FileFormat,
+    if_absent: bool,
+    noted: str,
+    about: dict[str, Any],
+    progress: Callable[[int, int], object] | None,
+) -> Imported:
     state = read_note(noted, about, "import", _State)
-    if not os.access(os.path.dirname(noted), os.W_OK):
-        raise _no_note(noted, "its directory is not there, or takes no files")
     resumed = state.records + state.skipped
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // bucket.config.pair_bytes))
     with _opened(path, form, state.at) as source:
@@ -96,6 +107,17 @@ def import_file(
                 progress(done, source.size)
     remove_note(noted)
     return Imported(state.records, state.skipped, resumed)
+
+
+@contextlib.contextmanager
+def _held(noted: str, path: str) -> Iterator[None]:
+    """Hold the note: of two imports by one, the slower would put its values over what came after the other's end."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held_note(noted, f"imports {path} by {noted}"))
+        except OSError as error:
+            raise _no_note(noted, str(error.strerror)) from None
+        yield
 
 
 def check_file(path: str, form: FileFormat) -> None:

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from raykv.errors import InvalidOption
 from raykv.portable.tagged import decode_json, encode_json
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 MAX_NOTE_BYTES = 1 << 20
 _VERSION = 1
 S = TypeVar("S")
+
+
+@contextlib.contextmanager
+def held_note(path: str, doing: str) -> Iterator[None]:
+    """Hold a note by a lock beside it, so that no other process goes on by it. Raises ``InvalidOption``, ``OSError``."""
+    lock = f"{path}.lock"
+    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
+        take_lock(descriptor, doing)
+        try:
+            yield
+        finally:
+            remove_note(lock)
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(descriptor: int, doing: str) -> None:
+    """Take the lock on an open file. Raises ``InvalidOption`` if another process holds it: it is ``doing`` this."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:  # otherwise its holder came to its end meanwhile
+            return
+    raise InvalidOption(f"another process {doing} right now")
 
 
 def read_note(path: str, about: dict[str, Any], work: str, kind: type[S]) -> S:

@@ -407,6 +407,21 @@ def test_a_damaged_note_is_told(world, tmp_path, state):
         import_file(target, path, note=tmp_path / "misspelt" / "note")
 
 
+def test_two_imports_at_once_do_not_share_a_note(world, tmp_path):
+    """The slower one would end after the other, and put the file's values over what users wrote since."""
+    path, target, refused = tmp_path / "many.jsonl", world.store.bucket("twice"), []
+    export_file(world.store.bucket("many"), path)
+
+    def again(done, size):
+        with pytest.raises(InvalidOption, match=r"imports .*many\.jsonl by .* right now") as caught:
+            import_file(target, path)
+        refused.append(caught.value)
+
+    assert import_file(target, path, progress=again) == Imported(2000, 0, 0)
+    assert refused
+    assert [*tmp_path.iterdir()] == [path], "neither note nor lock stays"
+
+
 def test_a_refused_key_is_told_with_where_it_is(world, tmp_path):
     (tmp_path / "keys.jsonl").write_text("".join(f'{{"key":"{key}","value":1}}\n' for key in ("a", "b", "c", "")))
     importing.BATCH_ROWS = 2
