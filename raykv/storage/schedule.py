@@ -31,6 +31,11 @@ class CompactionSchedule:
         """The runs, once it is known that none needs compaction. The list is never changed, only replaced."""
         self._due_ms: int | None = None
         """When that must be asked again all the same."""
+        self._too_large: tuple[list[Run], bool, int] | None = None
+        """The runs whose next task found no room, whether it was to merge all of them, and the bytes that it needs.
+
+        Every write asks for the next task: choosing the same one each time costs O(tables).
+        """
 
     def next(self, runs: list[Run], now_ms: int, room_bytes: int | None, *, flushed: bool) -> compaction.Task | None:
         """Return the task that is due, if there is room for its outcome. O(runs) after they have changed, else O(1).
@@ -38,14 +43,25 @@ class CompactionSchedule:
         ``flushed``: whether nothing waits for a flush, as for a compaction of everything.
         """
         fully = self.fully and flushed and not self.under_way
+        if self._lacks_room(runs, room_bytes, fully=fully):
+            return None
         task = self._next_newer(runs) if self.under_way else self._next(runs, now_ms, fully=fully)
         if task is None:
             return None
-        if room_bytes is not None and room_bytes < _size_bytes(runs, task):
+        if room_bytes is not None and room_bytes < (needed_bytes := _size_bytes(runs, task)):
+            self._too_large = runs, fully, needed_bytes
             return None
+        self._too_large = None
         if fully:
             self.fully = False
         return task
+
+    def _lacks_room(self, runs: list[Run], room_bytes: int | None, *, fully: bool) -> bool:
+        """Return whether the task that is due was too large for the room when it was chosen, and still is."""
+        if self._too_large is None or room_bytes is None:
+            return False
+        of, of_all, needed_bytes = self._too_large
+        return of is runs and of_all == fully and room_bytes < needed_bytes
 
     def _next(self, runs: list[Run], now_ms: int, *, fully: bool) -> compaction.Task | None:
         if not fully and runs is self._settled and (self._due_ms is None or now_ms < self._due_ms):
@@ -72,7 +88,7 @@ class CompactionSchedule:
     def end(self, job: CompactionJob) -> None:
         """Take a job off that is done."""
         self.under_way.remove(job)
-        self._settled = None
+        self._settled = self._too_large = None
 
     def abandon(self, job: CompactionJob) -> None:
         """Take a job off that was not done: it is due again."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raykv.config import NodeConfig
+from raykv.storage import compaction
 from raykv.storage.compaction import next_due_ms
 from raykv.storage.manifest import RunInfo
 from raykv.storage.schedule import MAX_COMPACTIONS, CompactionSchedule
@@ -111,3 +112,29 @@ def test_without_room_it_is_asked_again(schedule: CompactionSchedule, fully: boo
     assert ask(schedule, runs, room_bytes=needed - 1) == []
     assert schedule.fully == fully
     assert ask(schedule, runs, room_bytes=needed)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_has_no_room_is_chosen_once(
+    schedule: CompactionSchedule, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """Every write asks; choosing looks at all tables."""
+    runs = [Run(number) for number in range(8, 0, -1)]
+    if beside:
+        assert ask(schedule, runs)
+        runs = [Run(number) for number in range(16, 8, -1)] + runs
+    chosen = []
+
+    def counted(choose: Any) -> Any:
+        return lambda *asked: chosen.append(1) or choose(*asked)
+
+    for name in ("pick", "pick_newer"):
+        monkeypatch.setattr(compaction, name, counted(getattr(compaction, name)))
+    assert [ask(schedule, runs, room_bytes=1) for _ in range(100)] == [[]] * 100
+    assert len(chosen) == 1
+    assert ask(schedule, [*runs], room_bytes=1) == []
+    assert len(chosen) == 2
+    schedule.fully = not beside
+    assert ask(schedule, runs, room_bytes=1) == [], "another one, of all"
+    schedule.fully = False
+    assert ask(schedule, runs, room_bytes=1 << 20)
