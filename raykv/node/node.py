@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -45,6 +46,8 @@ logger = logging.getLogger("raykv.node")
 JOB_RETRY_S = 1.0
 GIVE_WAY_S = 0.02
 """How often a compaction looks whether the newer and smaller one that it waits for is done."""
+REMOVED_AT_ONCE = 8
+"""So many of the tables that a compaction has replaced are unlinked by one piece of work."""
 ROOM_EVERY_S = 0.5
 """How often the node checks its free disk space."""
 SMALLEST_SHARE = 16
@@ -586,14 +589,17 @@ class StorageNode:
 
     async def _finished(self, job: Job) -> bool:
         """Install the outcome of a job. False to retry it: there was no room for the manifest."""
+        replaced: list[str] = []
         try:
-            self._engine.finish(job)
+            self._engine.finish(job, replaced)
         except DiskFull:
             self.look_for_room()
             await self._clock.sleep(JOB_RETRY_S)
             return False
         except (EngineFailed, OSError, StoreClosed) as error:
             self.fail(f"a flush or compaction could not be installed: {error}")
+        for at in range(0, len(replaced), REMOVED_AT_ONCE):
+            await self._executor.run(partial(self._engine.remove, replaced[at : at + REMOVED_AT_ONCE]))
         return True
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

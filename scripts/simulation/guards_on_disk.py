@@ -158,9 +158,10 @@ ON_DISK = (
             Edit("raykv.storage.engine:Engine._finish_compaction", "    self._save_manifest()\n", ""),
             Edit(
                 "raykv.storage.engine:Engine._finish_compaction",
-                "keep=table.name in damaged)",
-                "keep=table.name in damaged)\n    self._save_manifest()",
+                "replaced.append(table.name)",
+                "replaced.append(table.name)\n    self._save_manifest()",
             ),
+            Edit("raykv.storage.engine:Engine._finish_compaction", "if replaced is None or", "if True or"),
         ),
     ),
     Planted(

@@ -13,7 +13,7 @@ import pytest
 from raykv.cluster.peers import PeerRefused
 from raykv.cluster.state import encode_state
 from raykv.config import NodeConfig, StoreConfig
-from raykv.node.node import NodeSpec, StorageNode
+from raykv.node.node import REMOVED_AT_ONCE, NodeSpec, StorageNode
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
@@ -288,6 +288,50 @@ def test_a_disk_that_fails_the_log_and_is_too_full_for_a_flush_stops_the_node(wo
         await node._run_job(flush)
         assert len(cluster.failures) == 1
         assert "log" in cluster.failures[0][1]
+
+    world.run(story())
+
+
+def test_the_tables_that_a_compaction_replaced_are_removed_off_the_event_loop(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be hundreds, and some take milliseconds each."""
+
+    async def story() -> None:
+        config = NodeConfig(memtable_bytes=4096, table_bytes=16384, max_unflushed_bytes=1 << 20)
+        cluster = world.Cluster(1, copies=1, config=config).start()
+        node, disk, executor = cluster.node("n1"), cluster.disks["n1"], cluster.process("n1").executor
+        run, unlink = executor.run, disk.unlink
+        off_loop, removed = [False], {True: 0, False: 0}
+        most = [0]
+
+        async def noted_run(work: Any) -> Any:
+            def noted() -> Any:
+                off_loop[0], before = True, removed[True]
+                try:
+                    return work()
+                finally:
+                    off_loop[0], most[0] = False, max(most[0], removed[True] - before)
+
+            return await run(noted)
+
+        def noted_unlink(path: str) -> None:
+            removed[off_loop[0]] += path.endswith(".sst")
+            unlink(path)
+
+        monkeypatch.setattr(executor, "run", noted_run)
+        monkeypatch.setattr(disk, "unlink", noted_unlink)
+        for number in range(60):
+            await cluster.ask("n1", write(world, *(f"{number:02}{each}" for each in range(20)), value="x" * 90))
+        node._engine.compact_fully()
+        await cluster.ask("n1", write(world, "last"))
+        await asyncio.sleep(20.0)
+        assert removed[False] == 0
+        assert removed[True] > REMOVED_AT_ONCE
+        assert most[0] <= REMOVED_AT_ONCE
+        stats = node._engine.stats()
+        assert len([path for path in disk.files() if path.endswith(".sst")]) == stats.tables
+        assert stats.compactions > 0
 
     world.run(story())
 
