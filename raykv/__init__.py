@@ -322,6 +322,8 @@ def start(
         "partitions": None if partitions is None else wanted.partitions,
         "durability": None if durability is None else wanted.durability,
     }
+    if adopt and path is not None:  # the handle would be that of the original, and the copy stay one
+        lifecycle.check_not_elsewhere(name, path)
     lifecycle.found_or_join(plan, path, config or NodeConfig(), given, coordinators, adopt=adopt)
     # Ray may still be starting the coordinator's process, on a busy machine for longer than an operation may take.
     store = Store(name, lifecycle.join(name, routing), timeout_s=lifecycle.ANSWER_TIMEOUT_S, routing=routing)

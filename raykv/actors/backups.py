@@ -229,7 +229,7 @@ class _Attempt:
 
     def check_running(self) -> None:
         """Raise ``InvalidOption`` unless the running store is the one that is being restored."""
-        _refuse_elsewhere(self.name, self.where)
+        lifecycle.check_not_elsewhere(self.name, self.where)
         if self.foreign:
             raise InvalidOption(
                 f"another process started store {self.name!r} at {self.where} meanwhile", path=self.where
@@ -270,24 +270,8 @@ def _check_free(fs: OsFileSystem, where: str, name: str, source: Backup) -> Begu
             f"it first (raykv.destroy({name!r}, path={where!r}))",
             path=where,
         )
-    _refuse_elsewhere(name, where)
+    lifecycle.check_not_elsewhere(name, where)
     return begun
-
-
-def _refuse_elsewhere(name: str, where: str) -> None:
-    """Raise ``InvalidOption`` if a store of that name runs at another path, ``StoreUnavailable`` if it does not say."""
-    try:
-        running = lifecycle.running_path(name)
-    except StoreNotFound:
-        return
-    if running is None:
-        raise StoreUnavailable(f"store {name!r} runs and does not report where its data is; stop it first")
-    if not lifecycle.same_path(running, where):
-        raise InvalidOption(
-            f"a store {name!r} runs at {running}, and the restore is to {where}: stop that store, or delete what was begun "
-            f"(raykv.destroy({name!r}, path={where!r})) and restore under another name",
-            path=where,
-        )
 
 
 def _begin(fs: OsFileSystem, where: str, name: str, source: Backup) -> tuple[Begun, bool]:

@@ -283,6 +283,20 @@ def running_path(name: str) -> str | None:
         return None
 
 
+def check_not_elsewhere(name: str, path: str) -> None:
+    """Raise ``InvalidOption`` if a store of that name runs at another path, ``StoreUnavailable`` if it does not say."""
+    try:
+        running = running_path(name)
+    except StoreNotFound:
+        return
+    if running is None:
+        raise StoreUnavailable(f"store {name!r} runs and does not report where its data is; stop it first")
+    if not same_path(os.path.expanduser(path), running):
+        raise InvalidOption(
+            f"a store {name!r} runs at {running}: stop it, or give the one at {path} another name", path=path
+        )
+
+
 def same_path(one: str, other: str) -> bool:
     """Return whether two paths lead to the same place on this host."""
     return os.path.realpath(one) == os.path.realpath(other)

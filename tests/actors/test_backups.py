@@ -261,7 +261,10 @@ def test_a_copy_runs_beside_the_original(start_store: Any, store_name: str, tmp_
     with pytest.raises(InvalidOption, match="adopt"):
         raykv.start(name, path=copy)
     store = start_store(partitions=16)
+    with pytest.raises(InvalidOption, match=f"runs at {tmp_path}/{store_name}"):  # it would be a handle of the original
+        raykv.start(store_name, path=copy, adopt=True)
     other = start_store(name, path=copy, adopt=True)
+    start_store(name, path=f"{copy}/", adopt=True)
     assert contents(other) == contents(store) == {f"key:{number}": number for number in range(500)}
     store.put("key:1", "original")
     other.put("key:1", "copy")
