@@ -156,7 +156,7 @@ def _hosts_of_down_nodes(name: str) -> list[str]:
     try:
         with contextlib.closing(lifecycle.join(name, "coordinator")) as link:
             nodes = run(administration.status(timeout=STATUS_TIMEOUT_S), link)["nodes"]
-    except RaykvError as error:
+    except (RaykvError, RayError) as error:
         logger.debug("store %s does not say where its nodes are: %s", name, error)
         return []
     return sorted({node["host"] for node in nodes if node["state"] != "up" and node["host"]})

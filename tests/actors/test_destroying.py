@@ -30,7 +30,7 @@ def is_there(path: str) -> bool:
     return os.path.exists(f"{path}/{MARKER}")
 
 
-def not_running(name: str) -> str | None:
+def not_running(name: str, *_: str) -> Any:
     raise StoreNotFound(f"store {name!r} is not running")
 
 
@@ -42,6 +42,7 @@ class Running:
         self.stops = 0
         patch.setattr(lifecycle, "running_path", lambda _: self.path)
         patch.setattr(lifecycle, "stop", self.stop)
+        patch.setattr(lifecycle, "join", not_running)
 
     def stop(self, _: str) -> str | None:
         self.stops += 1
