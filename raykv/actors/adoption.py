@@ -21,6 +21,7 @@ from raykv.actors.deletion import ADOPTING
 from raykv.actors.marker import MARKER, Marker, read_marker, replace_marker
 from raykv.actors.naming import node_directories, node_directory
 from raykv.actors.ownership import check_store_directory
+from raykv.actors.path_lock import PathLock
 from raykv.cluster.state import decode_state, encode_state
 from raykv.errors import CorruptData, InvalidOption
 from raykv.protocol import frames as f
@@ -60,23 +61,38 @@ def adopt_store(fs: FileSystem, path: str, name: str, host: str) -> bool:
     try:
         for warning in check_store_directory(path):
             logger.warning("store %s: %s", name, warning)
-        marker = read_marker(fs, path)
-        begun = _read(fs, path)
-        if begun is None and marker.store.name == name:
-            return False
-        if begun is None:
-            begun = _begin(fs, path, name, marker)
-        elif begun.name != name:
-            raise InvalidOption(f"{path} is being adopted as store {begun.name!r}: go on with that name", path=path)
-        for node in begun.nodes:
-            where = node_directory(path, node.node_id)
-            adopt(fs, where, begun.store_id, node, lambda data: _renewed(data, name, begun.nodes[0].store_id, host))
-        store = msgspec.structs.replace(marker.store, name=name)
-        replace_marker(fs, path, Marker(store_id=begun.nodes[0].store_id, store=store, founded=marker.founded))
-        fs.unlink(f"{path}/{ADOPTING}")
-        fs.sync_directory(path)
+        lock = PathLock(fs, path)
     except OSError as error:
-        raise InvalidOption(f"path {path} cannot be used: {error.filename or ''} {error.strerror or error}") from None
+        raise _unusable(path, error) from None
+    try:
+        return _adopt_held(fs, path, name, host)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    finally:
+        lock.release()
+
+
+def _unusable(path: str, error: OSError) -> InvalidOption:
+    return InvalidOption(f"path {path} cannot be used: {error.filename or ''} {error.strerror or error}", path=path)
+
+
+def _adopt_held(fs: FileSystem, path: str, name: str, host: str) -> bool:
+    """Adopt under the path's lock: of two at once, the later would rewrite nodes of a store that runs."""
+    marker = read_marker(fs, path)
+    begun = _read(fs, path)
+    if begun is None and marker.store.name == name:
+        return False
+    if begun is None:
+        begun = _begin(fs, path, name, marker)
+    elif begun.name != name:
+        raise InvalidOption(f"{path} is being adopted as store {begun.name!r}: go on with that name", path=path)
+    for node in begun.nodes:
+        where = node_directory(path, node.node_id)
+        adopt(fs, where, begun.store_id, node, lambda data: _renewed(data, name, begun.nodes[0].store_id, host))
+    store = msgspec.structs.replace(marker.store, name=name)
+    replace_marker(fs, path, Marker(store_id=begun.nodes[0].store_id, store=store, founded=marker.founded))
+    fs.unlink(f"{path}/{ADOPTING}")
+    fs.sync_directory(path)
     logger.warning("the copy at %s is store %s from now on", path, name)
     return True
 

@@ -1,4 +1,4 @@
-"""The lock of a store's path on this host: one process at a time restores or deletes what lies there.
+"""The lock of a store's path on this host: one process at a time restores, adopts or deletes what lies there.
 
 Nodes lock their own directories. This lock covers what has no node yet, or none any more. It is a file beside the marker,
 removed by its holder; the operating system releases the lock of a process that was killed, whose file is then used again.
@@ -39,7 +39,7 @@ class PathLock:
             except BlockingIOError:
                 if time.monotonic() >= deadline_s:
                     raise InvalidOption(
-                        f"{path} is being restored or deleted by {self._holder()}; wait for its end", path=path
+                        f"{path} is being restored, adopted or deleted by {self._holder()}; wait for its end", path=path
                     ) from None
                 time.sleep(_RETRY_S)
         self._removed = False

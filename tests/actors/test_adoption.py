@@ -14,6 +14,7 @@ from raykv.actors.adoption import adopt_store
 from raykv.actors.deletion import ADOPTING
 from raykv.actors.marker import claim_path, note_founded, read_marker
 from raykv.actors.naming import node_directory
+from raykv.actors.path_lock import PathLock
 from raykv.cluster.state import ClusterState, decode_state, encode_state
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import InvalidOption
@@ -107,6 +108,18 @@ def test_an_attempt_that_was_interrupted_goes_on(copy: str, monkeypatch: pytest.
     ids = [read_identity(FS, node_directory(copy, node_id)) for node_id in ("n1", "n2")]
     assert adopt_store(FS, copy, "again", "here")
     assert [read_identity(FS, node_directory(copy, node_id)) for node_id in ("n1", "n2")] == ids
+
+
+def test_two_adoptions_at_once_are_one_too_many(copy: str) -> None:
+    before = read_marker(FS, copy)
+    lock = PathLock(FS, copy)
+    with pytest.raises(InvalidOption, match=f"adopted or deleted by process {os.getpid()} "):
+        adopt_store(FS, copy, "again", "h")
+    assert read_marker(FS, copy) == before
+    assert not os.path.exists(f"{copy}/{ADOPTING}")
+    lock.release()
+    assert adopt_store(FS, copy, "again", "h")
+    assert sorted(os.listdir(copy)) == ["nodes", "store.json"]
 
 
 def test_half_a_copy_is_refused(copy: str) -> None:

@@ -157,7 +157,9 @@ def test_a_second_restore_leaves_the_first_ones_store_alone(start_store: Any, st
     refused = []
 
     def again(done: int, every: int) -> None:
-        with pytest.raises(InvalidOption, match=f"being restored or deleted by process {os.getpid()} ") as caught:
+        with pytest.raises(
+            InvalidOption, match=f"being restored, adopted or deleted by process {os.getpid()} "
+        ) as caught:
             raykv.restore(path, name, path=where)
         refused.append(caught.value)
         with pytest.raises(InvalidOption, match="already"):

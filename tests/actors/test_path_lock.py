@@ -21,7 +21,7 @@ FS = OsFileSystem()
 
 def test_a_second_call_is_told_who_holds_it_and_nothing_is_left(tmp_path: Path) -> None:
     lock = PathLock(FS, str(tmp_path))
-    with pytest.raises(InvalidOption, match=f"being restored or deleted by process {os.getpid()} "):
+    with pytest.raises(InvalidOption, match=f"being restored, adopted or deleted by process {os.getpid()} "):
         PathLock(FS, str(tmp_path))
     lock.release()
     lock.release()
