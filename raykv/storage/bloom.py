@@ -99,6 +99,11 @@ class Bloom:
         self.blocks = blocks
         self._count = len(blocks)
 
+    @classmethod
+    def of_every_key(cls) -> Bloom:
+        """Return a filter that rules nothing out."""
+        return cls([(1 << _BLOCK_BITS) - 1])
+
     def might_contain(self, key: bytes) -> bool:
         """Return False if ``key`` was never added; True if it was, or by a false positive."""
         return self.passes(probe(key))

@@ -190,6 +190,8 @@ def _read_table(
     found = _Findings(name)
     if not ends.header:
         found.add(0, "its first bytes are not those of a table")
+    if table.filter_lost:
+        found.add(table.filter_lost, "the filter is unreadable: reads look into a block of it for every key")
     listed = []
     count = raw_bytes = erased = passed_over = unread = 0
     last: bytes | None = None

@@ -186,6 +186,8 @@ class Workshop:
                 for each in built:
                     tables.append(Table(self.fs, self.directory, self._counted(each, older), self.cache))
                     unless_all.callback(tables[-1].release)
+                    if tables[-1].filter_lost:
+                        raise OSError(errno.EIO, f"the filter of {tables[-1].name} does not read back")
                 unless_all.pop_all()
         except CorruptBlock as corrupt:  # a new table does not read back: the disk failed, and nothing is lost yet
             raise OSError(errno.EIO, str(corrupt.damage)) from None
@@ -346,6 +348,7 @@ class CompactionJob(_Stepwise):
             and table.info.size_bytes >= self._workshop.config.table_bytes // _MOVED_SHARE
             and not (table.info.markers and not self._older)
             and not table.skipped
+            and not table.filter_lost
         )
 
 

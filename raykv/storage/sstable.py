@@ -44,7 +44,7 @@ from raykv.storage.blob import UNREADABLE
 from raykv.storage.bloom import Bloom
 from raykv.storage.cache import first_name
 from raykv.storage.compression import MAX_DICTIONARY_BYTES, Unpacker, zstandard
-from raykv.storage.damage import CorruptBlock, Damage
+from raykv.storage.damage import CorruptBlock, Damage, logger
 from raykv.storage.frame import FRAME, decode_frame
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class Table:
         "filter",
         "filter_blocks",
         "filter_count",
+        "filter_lost",
         "info",
         "name",
         "skipped",
@@ -154,6 +155,8 @@ class Table:
         self.name = name or table_name(info.number)
         self.skipped: frozenset[int] = frozenset()
         """Offsets of corrupt blocks that read as empty: known damage."""
+        self.filter_lost = 0
+        """Where the filter lies, if it is corrupt; else 0. The next compaction writes the table anew."""
         self._cache = cache
         self._first_name = first_name(info.number)
         self._references = 1
@@ -205,8 +208,18 @@ class Table:
             raise ValueError("a block is larger than any may be")
         self._firsts = firsts
         self._offsets = array("Q", offsets)
-        self.filter = Bloom.from_bytes(self._frame(meta.filter_offset, meta.filter_length, most_bytes))
+        self.filter = self._load_filter(meta, most_bytes)
         self.filter_blocks, self.filter_count = self.filter.blocks, len(self.filter.blocks)
+
+    def _load_filter(self, meta: Meta, most_bytes: int) -> Bloom:
+        """Return the filter; if it is corrupt, one that passes every key: reads are slower, and nothing is lost."""
+        try:
+            return Bloom.from_bytes(self._frame(meta.filter_offset, meta.filter_length, most_bytes))
+        except (OSError, *UNREADABLE) as error:
+            _pass_on_shortage(error)
+            logger.error("%s at %d: the filter is unreadable: %s", self.name, meta.filter_offset, error)
+            self.filter_lost = meta.filter_offset
+            return Bloom.of_every_key()
 
     def _load_dictionary(self, meta: Meta) -> bytes | None:
         """Return the dictionary, empty if there is none; None if the table needs no zstd."""

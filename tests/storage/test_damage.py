@@ -7,6 +7,8 @@ import pytest
 from raykv.errors import CorruptData, StoreClosed
 from raykv.storage import sstable
 from raykv.storage.damage import CorruptBlock, Damage, intact
+from raykv.storage.frame import decode_frame
+from raykv.storage.inspected_files import Limit, inspect_table
 
 
 def corrupt_table(drive, disk, count=300, at=0.5):
@@ -150,6 +152,42 @@ def test_a_block_that_was_cached_before_it_was_corrupted_is_given_back_and_logge
     again = drive.open(disk)
     assert again.damaged == ()
     assert drive.content(again) == model
+
+
+def filter_of(disk, path):
+    """Return where the frame of a table's filter lies."""
+    data = disk.read_file(path, 1 << 20)
+    meta_offset, meta_length, *_ = sstable.FOOTER.unpack(data[-sstable.FOOTER.size :])
+    meta = sstable._decode_meta(decode_frame(data[meta_offset : meta_offset + meta_length], meta_offset, 1 << 20))
+    return range(meta.filter_offset, meta.filter_offset + meta.filter_length)
+
+
+def test_a_corrupt_filter_costs_no_key_and_is_written_anew(drive, disk, caplog):
+    engine = drive.open(disk, compression="none")
+    model = drive.fill(engine, 300)
+    drive.flush(engine)
+    engine.close()
+    path, *_ = drive.files(disk, ".sst")
+    place = filter_of(disk, path)
+    for at in (place[0], place[len(place) // 2], place[-1]):
+        disk.flip_bit(path, at, 2)
+        directory, _, name = path.rpartition("/")
+        report = inspect_table(disk, directory, name, info=None, healed=set(), limit=Limit(9), progress=lambda _: None)
+        assert [finding.offset for finding in report.findings] == [place[0]]
+        engine = drive.open(disk, compression="none")
+        assert "filter is unreadable" in caplog.text
+        assert engine.damaged == ()
+        assert read_all(engine, model) == []
+        assert engine.get(b"absent") is None
+        assert drive.content(engine) == model
+        engine.close()
+        disk.flip_bit(path, at, 2)
+        caplog.clear()
+    disk.flip_bit(path, place[0], 2)
+    engine = drive.open(disk, compression="none", max_marker_age_s=1e6)
+    drive.flush(engine)
+    assert not any(table.filter_lost for run in engine._runs for table in run.tables)
+    assert drive.content(engine) == model
 
 
 def test_an_erasure_over_a_marker_that_was_corrupted_is_written(drive, disk):

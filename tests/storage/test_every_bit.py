@@ -70,7 +70,8 @@ def judge(files, history, config, drive, what):
     doubt = engine.doubt or directory.doubt_about_register()
     if directory.previous is None or not directory.previous.clean:
         doubt = doubt or "not stopped cleanly"
-    noticed = bool(doubt)
+    filters_lost = any(table.filter_lost for run in engine._runs for table in run.tables)
+    noticed = bool(doubt) or filters_lost
     for key, states in history.items():
         try:
             found = engine.get(key)

@@ -179,6 +179,20 @@ def test_between_tables_that_stay_the_others_are_merged(drive, disk):
     assert drive.content(engine) == model == after_a_crash(drive, disk)
 
 
+def test_a_table_whose_filter_was_lost_is_written_anew(drive, disk):
+    engine = drive.open(disk, memtable_bytes=1 << 15)
+    model = {}
+    for at in range(3):
+        model |= flush(drive, engine, names(200 * at, 100), at + 1)
+    before = numbers(engine)
+    engine._runs[1].only.filter_lost = 1
+    assert drive.work(engine) == 1
+    ((first, middle, last),) = numbers(engine)
+    assert [[last], [first]] == [before[0], before[2]]
+    assert middle not in before[1]
+    assert drive.content(engine) == model == after_a_crash(drive, disk)
+
+
 def test_small_tables_are_merged_even_so(drive, disk):
     engine = drive.open(disk)
     model = {}
