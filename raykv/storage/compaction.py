@@ -169,22 +169,24 @@ def next_due_ms(runs: Sequence[RunLike[TableLike]], config: NodeConfig) -> int |
 def apply(runs: Sequence[R], task: Task, merged: Sequence[T], make: Callable[[int, tuple[T, ...]], R]) -> list[R]:
     """Return ``runs`` after the task, whose outcome is ``merged`` (ascending). ``make(number, tables)`` makes a run.
 
-    The oldest run of the task keeps its number. A run of which nothing is left is gone.
+    The oldest run of the task keeps its number. A run of which nothing is left is gone. Raises if the task does not fit the
+    runs (``StopIteration``, ``ValueError``): ``python -O`` must not install it either.
     """
     first = next(index for index, run in enumerate(runs) if run.number == task.parts[0].run)
     last = first + len(task.parts) - 1
-    assert [run.number for run in runs[first : last + 1]] == [part.run for part in task.parts], (
-        "neighbours, still there"
-    )
+    if [run.number for run in runs[first : last + 1]] != [part.run for part in task.parts]:
+        raise ValueError("the runs are not neighbours, or not there any more")
     changed: list[R] = []
     for run, part in zip(runs[first : last + 1], task.parts, strict=True):
         taken = set(part.tables)
         kept = [table for table in run.tables if table.number not in taken]
-        assert len(kept) + len(taken) == len(run.tables), "the tables are still there"
+        if len(kept) + len(taken) != len(run.tables):
+            raise ValueError("a table is not there any more")
         tables: list[T] = [*kept, *(merged if run is runs[last] else ())]  # type: ignore[list-item]
         if tables:
             tables.sort(key=lambda table: table.smallest)
-            assert all(a.largest < b.smallest for a, b in pairwise(tables)), "disjoint"
+            if any(a.largest >= b.smallest for a, b in pairwise(tables)):
+                raise ValueError("the tables are not disjoint")
             changed.append(make(run.number, tuple(tables)))
     return [*runs[:first], *changed, *runs[last + 1 :]]
 

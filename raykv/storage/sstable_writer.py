@@ -71,10 +71,11 @@ class TableWriter:
         """Bytes of finished blocks so far; those that wait for a dictionary count before compression."""
 
     def add(self, keys: Sequence[bytes], records: Sequence[bytes]) -> None:
-        """Add entries whose keys are above all earlier ones. O(bytes)."""
+        """Add entries whose keys are above all earlier ones; ``ValueError`` if the first is not. O(bytes)."""
         if not keys:
             return
-        assert not self._count or keys[0] > self._largest, "keys ascend through a table"
+        if self._count and keys[0] <= self._largest:
+            raise ValueError("keys ascend through a table")
         if not self._count:
             self._smallest = keys[0]
         # A search in the running total of sizes cuts the blocks: one step a block, not one an entry.

@@ -259,7 +259,7 @@ def test_separators(before, first, expected):
 def test_writer_wants_ascending_keys(folder):
     writer = TableWriter(folder, "/d", 1, CONFIG)
     writer.add([b"b"], [b""])
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="ascend"):
         writer.add([b"a"], [b""])
 
 
