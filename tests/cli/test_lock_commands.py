@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -252,7 +253,12 @@ def test_a_command_that_does_not_want_to_end_is_killed(
     [([signal.SIGTERM] * 2, 143), ([signal.SIGTERM, signal.SIGHUP], 143), ([signal.SIGINT] * 3, 130)],
 )
 def test_the_lock_is_free_once_the_command_has_ended_whatever_signals_come(
-    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sent: list[signal.Signals], code: int
+    world: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    sent: list[signal.Signals],
+    code: int,
 ) -> None:
     """It wants to end by none of them, so it is killed, well before its patience is over."""
     deaf, freed = tmp_path / "deaf", []
@@ -262,6 +268,9 @@ def test_the_lock_is_free_once_the_command_has_ended_whatever_signals_come(
     )
     program += "time.sleep(600)"
     monkeypatch.setattr(lock_commands, "END_S", 300.0)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # also under nohup, where the command would ignore it, as it should
+        former = signal.signal(number, signal.SIG_DFL)
+        request.addfinalizer(partial(signal.signal, number, former))
     release = lock_commands.Lock.release
 
     def is_there() -> bool:
